@@ -1,0 +1,1 @@
+// Compiles the precompiled header once; the other tensor targets reuse it.
