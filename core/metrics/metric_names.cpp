@@ -1,0 +1,53 @@
+#include "core/metrics/metric_names.hpp"
+
+namespace troupe {
+namespace {
+
+constexpr MetricName kNames[] = {
+    {"step", "", "optimizer step, 1, 2, 3 ..."},
+    {"time_s", "s", "seconds of training up to the end of the step, over all starts of the run"},
+    {"reward_mean", "", "mean reward of the step's answers"},
+    {"reward_std", "", "standard deviation of the rewards over the step"},
+    {"reward_min", "", "lowest reward"},
+    {"reward_max", "", "highest reward"},
+    {"reward/", "", "mean of one rule's own values, before its weight (one metric a rule)"},
+    {"groups_without_signal", "", "share of prompts whose answers all got the same reward"},
+    {"accuracy", "", "share of held-out prompts answered right, in steps with an evaluation"},
+    {"kl", "nats", "mean per token of the KL estimate between policy and reference"},
+    {"entropy", "nats", "mean per token of the policy's entropy"},
+    {"loss", "", "the algorithm's loss"},
+    {"grad_norm", "", "global norm of the gradient before clipping"},
+    {"lr", "", "learning rate of the step"},
+    {"clip_fraction", "", "share of tokens whose ratio was clipped"},
+    {"clip_fraction_low", "", "share of tokens clipped at the lower bound"},
+    {"clip_fraction_high", "", "share of tokens clipped at the upper bound"},
+    {"ratio_mean", "", "mean importance ratio, policy over behaviour"},
+    {"logprob_difference", "nats", "mean absolute difference of generation's and learner's log-probabilities"},
+    {"response_length_mean", "tokens", "mean length of an answer"},
+    {"response_length_max", "tokens", "longest answer"},
+    {"truncated_fraction", "", "share of answers that ran into max_new_tokens"},
+    {"num_sequences", "", "sequences in the update"},
+    {"num_tokens", "tokens", "answer tokens in the update"},
+    {"tokens_per_s_generate", "tokens/s", "answer tokens generated per second of the generate phase"},
+    {"tokens_per_s_train", "tokens/s", "prompt and answer tokens trained on per second of the update phase"},
+    {"seconds_", "s", "wall time of one phase of the step: generate, score, reward, journal, update, publish, ..."},
+    {"staleness", "versions", "mean age of the sampled tokens: versions between sampling and update"},
+    {"weights_version", "", "policy version after the step"},
+    {"restarts", "", "restarts of roles since the run began"},
+};
+
+}  // namespace
+
+std::span<const MetricName> metric_names() {
+  return kNames;
+}
+
+const MetricName* find_metric(std::string_view name) {
+  for (const MetricName& known : kNames) {
+    const bool family = known.name == kRewardPartPrefix || known.name == kSecondsPrefix;
+    if (family ? name.starts_with(known.name) && name.size() > known.name.size() : name == known.name) return &known;
+  }
+  return nullptr;
+}
+
+}  // namespace troupe
