@@ -62,7 +62,7 @@ constexpr void for_each_field(T&& object, Visitor&& visit) {
 namespace detail {
 struct Anything {
   template <class T>
-  constexpr operator T() const;  // never defined: used in unevaluated operands only
+  operator T() const;  // never defined: used in unevaluated operands only
 };
 
 template <class T, std::size_t... I>
