@@ -1,0 +1,59 @@
+// One child process: fork and exec, never a shell. The child dies with its parent (PR_SET_PDEATHSIG), leads a process
+// group of its own (a Ctrl-C in the terminal reaches the launcher alone), and writes stdout and stderr to a log file.
+#pragma once
+
+#include <sys/types.h>
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace troupe {
+
+struct ProcessOptions {
+  std::vector<std::string> argv;           // argv[0] is a path
+  std::map<std::string, std::string> env;  // added to the parent's; an empty value removes the variable
+  std::string log_path;                    // appended to, mode 0600; empty: inherits stdout and stderr
+  std::vector<int> cpus;                   // allowed cores; empty: all
+};
+
+// How a process ended.
+struct ExitStatus {
+  int code = 0;  // exit code when signal is 0
+  int signal = 0;
+  bool clean() const { return code == 0 && signal == 0; }
+  std::string text() const;  // "exit code 3", "signal 9 (Killed)"
+};
+
+// Environment of a role with `threads` working threads: OMP_NUM_THREADS and MKL_NUM_THREADS, OMP_WAIT_POLICY=passive
+// and GOMP_SPINCOUNT=0, because spinning threads of one role steal the cores of the others.
+std::map<std::string, std::string> thread_environment(int threads);
+
+// Owned by the thread that spawned it: PDEATHSIG is bound to that thread, which must live as long as the child should.
+class Process {
+ public:
+  // Throws std::runtime_error naming argv[0] when it can't be started (also when exec fails).
+  static Process spawn(const ProcessOptions& options);
+  Process(Process&& other) noexcept;
+  Process& operator=(Process&& other) noexcept;
+  ~Process();  // SIGKILL and wait when it still runs
+
+  pid_t pid() const { return pid_; }
+  int pidfd() const { return pidfd_; }  // readable once the process has ended
+  void signal(int number);              // to the process; nothing when it has ended
+  void kill_group();                    // SIGKILL to its process group, also what it left behind
+  // Its exit status once it has ended; reaps it.
+  std::optional<ExitStatus> poll();
+
+ private:
+  Process(pid_t pid, int pidfd) : pid_(pid), pidfd_(pidfd) {}
+  pid_t pid_ = -1;
+  int pidfd_ = -1;
+  std::optional<ExitStatus> status_;
+};
+
+// The last `lines` lines of a file, at most 16 KiB; empty when it can't be read.
+std::string tail(const std::string& path, int lines);
+
+}  // namespace troupe
