@@ -20,6 +20,7 @@ namespace troupe {
 
 template <class E>
 struct EnumNames;  // core/config.hpp
+class JsonPath;
 
 // What is subtracted from a reward.
 enum class Baseline {
@@ -126,6 +127,6 @@ struct GroupAdvantages {
 GroupAdvantages group_advantages(const AdvantageConfig& config, const GroupRewards& answers);
 
 // Throws std::invalid_argument naming the key under `where` ("algorithm.advantage") when values make no sense.
-void check(const AdvantageConfig& config, const std::string& where);
+void check(const AdvantageConfig& config, const JsonPath& where);
 
 }  // namespace troupe

@@ -118,6 +118,6 @@ LossScale grpo_scale(const GrpoConfig& config, const LossBatch& whole_update);
 LossResult grpo_loss(const GrpoConfig& config, const LossBatch& batch, const LossScale& scale);
 
 // Throws std::invalid_argument naming the key under `where` ("algorithm") when values make no sense or contradict.
-void check(const GrpoConfig& config, const std::string& where);
+void check(const GrpoConfig& config, const JsonPath& where);
 
 }  // namespace troupe

@@ -19,6 +19,7 @@ namespace troupe {
 
 template <class E>
 struct EnumNames;  // core/config.hpp
+class JsonPath;
 
 enum class CorrectionMode {
   kOff,
@@ -81,6 +82,6 @@ ImportanceWeights importance_weights(const CorrectionConfig& config, const Seque
                                      const at::Tensor& mask);
 
 // Throws std::invalid_argument naming the key under `where` when values make no sense.
-void check(const CorrectionConfig& config, const std::string& where);
+void check(const CorrectionConfig& config, const JsonPath& where);
 
 }  // namespace troupe
