@@ -10,13 +10,13 @@
 #include <utility>
 #include <vector>
 
+#include "actors/supervision.hpp"
 #include "core/config.hpp"
 #include "protocol/types.hpp"
 
 namespace troupe {
 
 enum class RunMode { kProcesses, kStandalone };
-enum class OnFailure { kRestart, kStop };
 enum class ControlTransport { kIpc, kTcp };
 
 template <>

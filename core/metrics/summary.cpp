@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "core/metrics/replace_file.hpp"
+
 namespace troupe {
 namespace {
 
