@@ -1,0 +1,91 @@
+// RUN/run.json: where the processes of a run find each other. The launcher writes it before it starts them; roles,
+// `troupe status` and roles in other languages read it. Keys are listed in docs/topology.md.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string>
+
+#include "actors/mailbox.hpp"
+#include "core/config.hpp"
+
+namespace troupe {
+
+struct RunFile {
+  std::string name;     // of the run, its folder's name
+  std::string id;       // NAME.START: stands in every envelope, so that no letter of an earlier start is taken
+  uint64_t starts = 1;  // how often the run was started (1, then +1 at every resume)
+  uint64_t epoch = 1;   // the conductor's first epoch in this start
+  int64_t pid = 0;      // of the launcher
+  std::string state;    // "running", "done", "stopped", "failed"
+  std::string started;  // of this start, UTC, 2026-01-31T12:00:00Z
+  std::string cwd;      // what relative paths in role configs are relative to
+  std::string sockets;  // private folder (mode 0700) with ipc sockets and secret keys; gone when the run has ended
+  std::map<std::string, std::string> endpoints;    // by node instance, "supervisor" included
+  std::map<std::string, std::string> public_keys;  // CURVE, by node instance; empty without tcp
+  std::map<std::string, std::string> environment;  // of the host, for the report
+  static constexpr std::tuple kFields{Field{"name", &RunFile::name},
+                                      Field{"id", &RunFile::id},
+                                      Field{"starts", &RunFile::starts},
+                                      Field{"epoch", &RunFile::epoch},
+                                      Field{"pid", &RunFile::pid},
+                                      Field{"state", &RunFile::state},
+                                      Field{"started", &RunFile::started},
+                                      Field{"cwd", &RunFile::cwd},
+                                      Field{"sockets", &RunFile::sockets},
+                                      Field{"endpoints", &RunFile::endpoints},
+                                      Field{"public_keys", &RunFile::public_keys},
+                                      Field{"environment", &RunFile::environment}};
+};
+TROUPE_FIELDS_COMPLETE(RunFile);
+
+// Throws as read_config_file and from_json do.
+inline RunFile read_run_file(const std::filesystem::path& run_folder) {
+  const JsonFile file = read_config_file(run_folder / "run.json");
+  return from_json<RunFile>(file.value, file.where);
+}
+
+// "actor/0" -> "actor-0": the instance in names of sockets, logs and keys.
+inline std::string file_name_of(std::string instance) {
+  for (char& c : instance)
+    if (c == '/') c = '-';
+  return instance;
+}
+
+// Secret key of an instance, written by the launcher with mode 0600 where the run speaks tcp.
+inline std::filesystem::path secret_key_file(const RunFile& run, const std::string& instance) {
+  return std::filesystem::path(run.sockets) / (file_name_of(instance) + ".key");
+}
+
+// What an instance's mailbox needs: its endpoint, every other instance as a peer, the supervisor for heartbeats, its
+// keys and the allow-list. `drives` is true for the conductor. Throws std::invalid_argument for an unknown instance and
+// std::runtime_error when its secret key can't be read.
+inline NodeOptions node_options(const RunFile& run, const std::string& instance, uint64_t incarnation, uint64_t epoch,
+                                bool drives) {
+  const auto own = run.endpoints.find(instance);
+  if (own == run.endpoints.end()) throw std::invalid_argument("run " + run.name + " has no node " + instance);
+  NodeOptions options;
+  options.node = instance;
+  options.incarnation = incarnation;
+  options.run = run.id;
+  options.epoch = epoch;
+  options.drives = drives;
+  options.endpoint = own->second;
+  options.supervisor = instance == "supervisor" ? "" : "supervisor";
+  AllowList allowed;
+  for (const auto& [node, endpoint] : run.endpoints) {
+    const auto key = run.public_keys.find(node);
+    if (key != run.public_keys.end()) allowed[key->second] = node;
+    if (node != instance) options.peers[node] = {endpoint, key == run.public_keys.end() ? "" : key->second};
+  }
+  if (allowed.empty()) return options;
+  options.keys.public_key = run.public_keys.at(instance);
+  const std::filesystem::path secret = secret_key_file(run, instance);
+  if (!(std::ifstream(secret) >> options.keys.secret_key)) throw std::runtime_error("cannot read " + secret.string());
+  options.transport = Transport::create(std::move(allowed));
+  return options;
+}
+
+}  // namespace troupe
