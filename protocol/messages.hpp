@@ -98,18 +98,18 @@ TROUPE_FIELDS_COMPLETE(CancelGenerate);
 
 // ---- 2 score: conductor -> reference, learner ----------------------------------------------------------------------
 
-struct TokenLogProbs {
-  static constexpr std::string_view kName = "token_logprobs";
+struct AnswerLogProbs {
+  static constexpr std::string_view kName = "answer_logprobs";
   Attachment logprobs;   // float32 [sum T_i]
   uint64_t policy_version = 0;
-  static constexpr std::tuple kFields{Field{"logprobs", &TokenLogProbs::logprobs},
-                                      Field{"policy_version", &TokenLogProbs::policy_version}};
+  static constexpr std::tuple kFields{Field{"logprobs", &AnswerLogProbs::logprobs},
+                                      Field{"policy_version", &AnswerLogProbs::policy_version}};
 };
-TROUPE_FIELDS_COMPLETE(TokenLogProbs);
+TROUPE_FIELDS_COMPLETE(AnswerLogProbs);
 
 struct LogProbs {  // log p(answer token | what precedes it), logits divided by temperature
   static constexpr std::string_view kName = "logprobs";
-  using Reply = TokenLogProbs;
+  using Reply = AnswerLogProbs;
   Attachment tokens;            // int32 [sum(P_i + T_i)]
   Attachment prompt_lengths;    // int32 [B]
   Attachment response_lengths;  // int32 [B]

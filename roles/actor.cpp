@@ -1,0 +1,107 @@
+#include "roles/actor.hpp"
+
+#include "actors/shared_memory.hpp"
+#include "core/io/model_folder.hpp"
+#include "core/io/weight_layout.hpp"
+
+namespace troupe {
+namespace {
+
+constexpr Millis kRegionDeadline{10'000};
+
+at::ScalarType scalar_type_of(ComputeDType dtype) { return dtype == ComputeDType::kBF16 ? at::kBFloat16 : at::kFloat; }
+
+}  // namespace
+
+Actor::Actor(const RoleSetting& setting, Context& context)
+    : config_(from_json<Config>(setting.config(), setting.where())), setting_(setting), context_(context) {
+  const std::string& path = setting.model_or(config_.model);
+  context_.beat("load", path);
+  const at::ScalarType dtype = scalar_type_of(config_.dtype);
+  const LoadedModel model = load_model(path, dtype);
+  tokenizer_ = load_tokenizer(path);
+  const auto decode_text = [this](std::span<const int32_t> ids) { return tokenizer_->decode(ids, true); };
+  engine_.emplace(model.config, model.weights, decode_text,
+                  EngineOptions{.dtype = dtype,
+                                .threads = setting.threads,
+                                .max_batch = config_.max_batch,
+                                .max_tokens = config_.max_kv_tokens,
+                                .plain_kernels = config_.plain_kernels,
+                                .kernels = config_.kernels});
+}
+
+void Actor::handle(const Generate& m, Responder<Generate> responder) {
+  if (m.policy_version != version_)
+    return responder.fail(failure_code::kStaleWeights, "holds policy version " + std::to_string(version_) +
+                                                           ", asked for " + std::to_string(m.policy_version));
+  const auto prompt = m.prompt.as<int32_t>();
+  // The same draw asked again under a new id (its asker was replaced): the newer asker gets the answer.
+  if (const auto old = waiting_.find(m.draw); old != waiting_.end()) {
+    engine_->cancel(m.draw);
+    old->second.fail(failure_code::kCancelled, "draw " + std::to_string(m.draw) + " was asked again");
+    waiting_.erase(old);
+  }
+  engine_->submit({.id = m.draw,
+                   .seed = m.seed,
+                   .draw = m.draw,
+                   .num_samples = static_cast<int64_t>(m.num_samples),
+                   .prompt = {prompt.begin(), prompt.end()},
+                   .sampling = m.sampling});
+  waiting_.emplace(m.draw, std::move(responder));
+}
+
+Ack Actor::handle(const CancelGenerate& m) {
+  engine_->cancel(m.draw);
+  if (const auto it = waiting_.find(m.draw); it != waiting_.end()) {
+    it->second.fail(failure_code::kCancelled, "draw " + std::to_string(m.draw) + " was withdrawn");
+    waiting_.erase(it);
+  }
+  return {.version = version_};
+}
+
+Ack Actor::handle(const TakeWeights& m) {
+  const WeightManifest& manifest = m.manifest;
+  if (manifest.version == version_ && manifest.digest == digest_) return {.version = version_};
+  context_.beat("take_weights", "version " + std::to_string(manifest.version));
+  const auto region = open_region(manifest.location, kRegionDeadline);
+  verify(manifest, region->bytes());
+  engine_->swap_weights(unpack(manifest, region->bytes(), region), manifest.version);
+  version_ = manifest.version;
+  digest_ = manifest.digest;
+  return {.version = version_};
+}
+
+bool Actor::work() {
+  if (!engine_->step()) return false;
+  while (const auto finished = engine_->take_finished()) reply(*finished);
+  const EngineStats stats = engine_->stats();
+  context_.beat("generate", std::to_string(stats.running_sequences) + " answers running, " +
+                                std::to_string(waiting_.size()) + " prompts open");
+  return stats.running_sequences > 0 || stats.waiting_requests > 0;
+}
+
+void Actor::reply(const Finished& finished) {
+  const auto it = waiting_.find(finished.id);
+  if (it == waiting_.end()) return;  // withdrawn
+  std::vector<int32_t> tokens, lengths, versions;
+  std::vector<float> logprobs;
+  std::vector<uint8_t> finish;
+  Rollouts out{.draw = finished.id};
+  for (const Completion& answer : finished.completions) {
+    tokens.insert(tokens.end(), answer.tokens.begin(), answer.tokens.end());
+    logprobs.insert(logprobs.end(), answer.logprobs.begin(), answer.logprobs.end());
+    versions.insert(versions.end(), answer.versions.begin(), answer.versions.end());
+    lengths.push_back(static_cast<int32_t>(answer.tokens.size()));
+    finish.push_back(static_cast<uint8_t>(answer.finish));
+    out.texts.push_back(answer.text);
+  }
+  out.tokens = Attachment::of(std::move(tokens));
+  out.lengths = Attachment::of(std::move(lengths));
+  out.logprobs = Attachment::of(std::move(logprobs));
+  out.versions = Attachment::of(std::move(versions));
+  out.finish = Attachment::of(std::move(finish));
+  it->second.reply(out);
+  waiting_.erase(it);
+}
+
+}  // namespace troupe
