@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "core/metrics/replace_file.hpp"
+#include "core/io/disk.hpp"
 #include "launcher/thread_plan.hpp"
 #include "launcher/topology_check.hpp"
 
@@ -76,7 +76,7 @@ std::string describe(const Topology& topology, const Vocabulary& words) {
 }
 
 void write_run_topology(const Topology& topology, const std::filesystem::path& run_folder) {
-  replace_file(run_folder / "topology.json", to_json(topology).dump(2) + "\n");
+  write_file_atomically(real_disk(), run_folder / "topology.json", to_json(topology).dump(2) + "\n");
 }
 
 }  // namespace troupe

@@ -111,6 +111,10 @@ void check_transport(const Topology& topology, TopologyFaults& faults) {
     faults.add(restarts.key("limit"), "expected 0 to 1000");
   if (!(topology.restarts.window_s > 0 && topology.restarts.window_s <= 86400))
     faults.add(restarts.key("window_s"), "expected a number above 0, at most 86400 seconds");
+  if (!(topology.restarts.lease_s >= 1 && topology.restarts.lease_s <= 86400))
+    faults.add(restarts.key("lease_s"), "expected 1 to 86400 seconds");
+  if (!(topology.restarts.load_lease_s >= 1 && topology.restarts.load_lease_s <= 86400))
+    faults.add(restarts.key("load_lease_s"), "expected 1 to 86400 seconds");
   if (topology.prompts.max_prompt_tokens < 1)
     faults.add(faults.where.key("prompts").key("max_prompt_tokens"), "expected 1 or more");
 }

@@ -80,8 +80,11 @@ TROUPE_FIELDS_COMPLETE(NodeSection);
 struct RestartsSection {
   int64_t limit = 5;  // restarts of one node within the window; one more stops the run
   double window_s = 60;
-  static constexpr std::tuple kFields{Field{"limit", &RestartsSection::limit},
-                                      Field{"window_s", &RestartsSection::window_s}};
+  double lease_s = 30;        // a phase without progress for so long is a hang: the node is restarted
+  double load_lease_s = 120;  // the same while a model is loaded
+  static constexpr std::tuple kFields{
+      Field{"limit", &RestartsSection::limit}, Field{"window_s", &RestartsSection::window_s},
+      Field{"lease_s", &RestartsSection::lease_s}, Field{"load_lease_s", &RestartsSection::load_lease_s}};
 };
 TROUPE_FIELDS_COMPLETE(RestartsSection);
 

@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
-#include "core/metrics/replace_file.hpp"
+#include "core/io/disk.hpp"
 
 namespace troupe {
 namespace {
@@ -28,7 +28,7 @@ void merge_summary(const std::filesystem::path& run_folder, const nlohmann::json
   if (!values.is_object()) throw std::invalid_argument("merge_summary: expected an object");
   nlohmann::json summary = read_summary(run_folder);
   summary.merge_patch(values);
-  replace_file(summary_file(run_folder), summary.dump(2) + "\n");
+  write_file_atomically(real_disk(), summary_file(run_folder), summary.dump(2) + "\n");
 }
 
 }  // namespace troupe

@@ -1,0 +1,75 @@
+#include "launcher/endpoints.hpp"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <stdexcept>
+
+namespace troupe {
+namespace {
+
+class Socket {
+ public:
+  explicit Socket(int family) : fd_(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0)) {}
+  ~Socket() {
+    if (fd_ >= 0) close(fd_);
+  }
+  Socket(Socket&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+// A port of `address` that was free a moment ago; `held` keeps it from being given twice.
+int free_port(const std::string& address, std::vector<Socket>& held) {
+  const bool v6 = address.find(':') != address.npos;
+  sockaddr_storage storage{};
+  auto* any = reinterpret_cast<sockaddr*>(&storage);
+  socklen_t size = v6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
+  storage.ss_family = v6 ? AF_INET6 : AF_INET;
+  void* host = v6 ? static_cast<void*>(&reinterpret_cast<sockaddr_in6*>(any)->sin6_addr)
+                  : static_cast<void*>(&reinterpret_cast<sockaddr_in*>(any)->sin_addr);
+  Socket probe(storage.ss_family);
+  if (inet_pton(storage.ss_family, address.c_str(), host) != 1 || probe.get() < 0 ||
+      bind(probe.get(), any, size) != 0 || getsockname(probe.get(), any, &size) != 0)
+    throw std::runtime_error("transport.bind: cannot listen on " + address + ": " + std::strerror(errno));
+  held.push_back(std::move(probe));
+  return ntohs(v6 ? reinterpret_cast<sockaddr_in6*>(any)->sin6_port : reinterpret_cast<sockaddr_in*>(any)->sin_port);
+}
+
+void write_secret(const std::filesystem::path& file, const std::string& secret) {
+  const int fd = open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  const bool written = fd >= 0 && write(fd, secret.data(), secret.size()) == static_cast<ssize_t>(secret.size());
+  if (fd >= 0) close(fd);
+  if (!written) throw std::runtime_error("cannot write " + file.string() + ": " + std::strerror(errno));
+}
+
+}  // namespace
+
+void assign_endpoints(const Topology& topology, RunFile& run) {
+  const bool tcp = topology.transport.control == ControlTransport::kTcp;
+  std::vector<Socket> held;
+  const auto assign = [&](const std::string& instance) {
+    const std::string& bind = topology.transport.bind;
+    const std::string host = bind.find(':') == bind.npos ? bind : "[" + bind + "]";
+    run.endpoints[instance] = tcp ? "tcp://" + host + ":" + std::to_string(free_port(bind, held))
+                                  : "ipc://" + run.sockets + "/" + file_name_of(instance);
+    if (!tcp) return;
+    const KeyPair keys = make_keys();
+    run.public_keys[instance] = keys.public_key;
+    write_secret(secret_key_file(run, instance), keys.secret_key);
+  };
+  assign("supervisor");
+  for (const NodeSection& node : topology.nodes)
+    for (const std::string& instance : instances_of(node)) {
+      assign(instance);
+      if (!node.endpoint.empty()) run.endpoints[instance] = node.endpoint;
+    }
+}
+
+}  // namespace troupe

@@ -1,0 +1,34 @@
+#include "launcher/spawn.hpp"
+
+namespace troupe {
+namespace {
+
+Millis millis(double seconds) {
+  return Millis(static_cast<int64_t>(seconds * 1000));
+}
+
+}  // namespace
+
+SupervisorOptions supervisor_options(const Topology& topology, const RunFile& run,
+                                     const std::filesystem::path& run_folder, const std::string& program) {
+  SupervisorOptions options;
+  options.self = node_options(run, "supervisor", 1, run.epoch, false);
+  options.restarts = {static_cast<int>(topology.restarts.limit), millis(topology.restarts.window_s)};
+  for (const NodeSection& node : topology.nodes) {
+    if (node.external) continue;
+    for (const std::string& instance : instances_of(node)) {
+      NodeProcess& child = options.nodes.emplace_back();
+      child.node.name = instance;
+      child.node.on_failure = node.on_failure;
+      child.node.drives = role_of(node) == "conductor";
+      child.node.leases.otherwise = millis(topology.restarts.lease_s);
+      child.node.leases.by_phase["load"] = millis(topology.restarts.load_lease_s);
+      child.process.argv = {program, "role", "--run", run_folder.string(), "--node", instance};
+      child.process.env = thread_environment(static_cast<int>(node.threads));
+      child.process.log_path = (run_folder / "logs" / (file_name_of(instance) + ".log")).string();
+    }
+  }
+  return options;
+}
+
+}  // namespace troupe
