@@ -50,6 +50,8 @@ Rule make_rule(const std::string& type, const Json& rule, const JsonPath& where)
 
 }  // namespace
 
+}  // namespace
+
 struct RuleSet::Part {
   std::string name;
   double weight = 1;
