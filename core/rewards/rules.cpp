@@ -46,10 +46,6 @@ Rule make_rule(const std::string& type, const Json& rule, const JsonPath& where)
   throw std::invalid_argument(where.key("type").prefix() + "unknown rule \"" + type + "\"" + suggestion(type, types));
 }
 
-}
-
-}  // namespace
-
 }  // namespace
 
 struct RuleSet::Part {
