@@ -242,9 +242,10 @@ struct Checkpoint {
   static constexpr std::string_view kName = "checkpoint";
   using Reply = Checkpointed;
   std::string folder;            // checkpoints/ of the run: a step-NNNNNN folder is made inside
+  uint64_t step = 0;             // must be the learner's current one, else Failure kBehind
   uint64_t journal_offset = 0;   // of the last applied step's end: position and weights are one atomic set
   std::string export_folder;     // not empty: a Hugging Face folder of the policy is (also) written here
-  static constexpr std::tuple kFields{Field{"folder", &Checkpoint::folder},
+  static constexpr std::tuple kFields{Field{"folder", &Checkpoint::folder}, Field{"step", &Checkpoint::step},
                                       Field{"journal_offset", &Checkpoint::journal_offset},
                                       Field{"export_folder", &Checkpoint::export_folder}};
 };

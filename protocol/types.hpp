@@ -144,6 +144,7 @@ struct Experience {
   Attachment versions;             // int32 [N], policy version that sampled each token
   Attachment rewards;              // float32 [B]
   Attachment advantages;           // float32 [B]
+  Attachment keep;                 // uint8 [B], 0: recorded but left out of the update (a group without a signal)
   std::vector<uint64_t> draws;     // [B] which draw of a prompt each sequence answers (see Generate::draw)
   std::vector<uint64_t> samples;   // [B] sample index within its group
   static constexpr std::tuple kFields{Field{"step", &Experience::step},
@@ -156,6 +157,7 @@ struct Experience {
                                       Field{"versions", &Experience::versions},
                                       Field{"rewards", &Experience::rewards},
                                       Field{"advantages", &Experience::advantages},
+                                      Field{"keep", &Experience::keep},
                                       Field{"draws", &Experience::draws},
                                       Field{"samples", &Experience::samples}};
 };

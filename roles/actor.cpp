@@ -9,7 +9,9 @@ namespace {
 
 constexpr Millis kRegionDeadline{10'000};
 
-at::ScalarType scalar_type_of(ComputeDType dtype) { return dtype == ComputeDType::kBF16 ? at::kBFloat16 : at::kFloat; }
+at::ScalarType scalar_type_of(ComputeDType dtype) {
+  return dtype == ComputeDType::kBF16 ? at::kBFloat16 : at::kFloat;
+}
 
 }  // namespace
 

@@ -1,6 +1,6 @@
-// Generates with the weights it was last given; never trains. Requests are answered in any order as they finish; between
-// two decode steps the runner hands in what has arrived: prompts, cancellations, new weights.
-// Single-threaded: the runner calls everything.
+// Generates with the weights it was last given; never trains. Requests are answered in any order as they finish;
+// between two decode steps the runner hands in what has arrived: prompts, cancellations, new weights. Single-threaded:
+// the runner calls everything.
 #pragma once
 
 #include <deque>
@@ -26,9 +26,9 @@ class Actor {
     std::string kernels = "auto";   // of the CPU: "auto", "amx", "avx512bf16", "avx512", "avx2", "portable"
     bool plain_kernels = false;     // the tensor library's operations instead of our own kernels
     static constexpr std::tuple kFields{
-        Field{"model", &Config::model},           Field{"dtype", &Config::dtype},
-        Field{"max_batch", &Config::max_batch},   Field{"max_kv_tokens", &Config::max_kv_tokens},
-        Field{"kernels", &Config::kernels},       Field{"plain_kernels", &Config::plain_kernels}};
+        Field{"model", &Config::model},         Field{"dtype", &Config::dtype},
+        Field{"max_batch", &Config::max_batch}, Field{"max_kv_tokens", &Config::max_kv_tokens},
+        Field{"kernels", &Config::kernels},     Field{"plain_kernels", &Config::plain_kernels}};
   };
 
   // Loads the base model: policy version 0.
@@ -50,7 +50,7 @@ class Actor {
   std::optional<Tokenizer> tokenizer_;
   std::optional<Engine> engine_;
   uint64_t version_ = 0;
-  std::string digest_;  // of the version in use; "" for the base model
+  std::string digest_;                               // of the version in use; "" for the base model
   std::map<uint64_t, Responder<Generate>> waiting_;  // by draw
 };
 static_assert(Serves<Actor, ActorFace>);

@@ -19,8 +19,7 @@ class Reference {
     std::string model;  // "": the topology's
     ComputeDType dtype = ComputeDType::kBF16;
     int64_t micro_batch_tokens = 1024;
-    static constexpr std::tuple kFields{Field{"model", &Config::model},
-                                        Field{"dtype", &Config::dtype},
+    static constexpr std::tuple kFields{Field{"model", &Config::model}, Field{"dtype", &Config::dtype},
                                         Field{"micro_batch_tokens", &Config::micro_batch_tokens}};
   };
 

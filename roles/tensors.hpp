@@ -12,11 +12,16 @@ namespace troupe {
 
 inline at::ScalarType scalar_type(DType dtype) {
   switch (dtype) {
-    case DType::kU8: return at::kByte;
-    case DType::kI32: return at::kInt;
-    case DType::kI64: return at::kLong;
-    case DType::kF32: return at::kFloat;
-    case DType::kBF16: return at::kBFloat16;
+    case DType::kU8:
+      return at::kByte;
+    case DType::kI32:
+      return at::kInt;
+    case DType::kI64:
+      return at::kLong;
+    case DType::kF32:
+      return at::kFloat;
+    case DType::kBF16:
+      return at::kBFloat16;
   }
   throw std::invalid_argument("an attachment of unknown dtype");
 }
@@ -30,7 +35,9 @@ inline at::Tensor as_tensor(const Attachment& a) {
 // The tensor's bytes as an attachment that keeps the tensor alive. The tensor must not be written to afterwards.
 inline Attachment as_attachment(const at::Tensor& tensor, DType dtype) {
   auto held = std::make_shared<at::Tensor>(tensor.to(at::kCPU, scalar_type(dtype)).contiguous());
-  return {dtype, held->sizes().vec(), held,
+  return {dtype,
+          held->sizes().vec(),
+          held,
           {static_cast<const std::byte*>(held->const_data_ptr()), static_cast<std::size_t>(held->nbytes())}};
 }
 

@@ -91,7 +91,7 @@ TROUPE_FIELDS_COMPLETE(RestartsSection);
 struct TransportSection {
   ControlTransport control = ControlTransport::kIpc;
   std::string bind = "127.0.0.1";  // address that tcp nodes listen on
-  double ask_timeout_s = 120;      // deadline of an ask
+  double ask_timeout_s = 600;      // deadline of an ask; a role that hangs is found sooner, by its lease
   static constexpr std::tuple kFields{Field{"control", &TransportSection::control},
                                       Field{"bind", &TransportSection::bind},
                                       Field{"ask_timeout_s", &TransportSection::ask_timeout_s}};

@@ -1,0 +1,305 @@
+#include "roles/learner.hpp"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/tensor.h>
+
+#include <numeric>
+
+#include "core/config.hpp"
+#include "core/io/checkpoint.hpp"
+#include "core/io/weight_layout.hpp"
+#include "roles/compute.hpp"
+#include "roles/model_source.hpp"
+
+namespace troupe {
+namespace {
+
+constexpr std::size_t kVersionsKept = 2;  // an actor may still be reading the one before
+
+TrainConfig train_config(const Learner::Config& c, const NodeSection& node) {
+  TrainConfig train{.compute = scalar_type(c.dtype),
+                    .gradient_checkpointing = c.gradient_checkpointing,
+                    .adamw = {.learning_rate = c.lr,
+                              .beta1 = c.beta1,
+                              .beta2 = c.beta2,
+                              .eps = c.eps,
+                              .weight_decay = c.weight_decay},
+                    .schedule = {.kind = c.schedule, .warmup_steps = c.warmup_steps, .total_steps = c.schedule_steps},
+                    .micro_batch_tokens = c.micro_batch_tokens,
+                    .max_grad_norm = c.max_grad_norm,
+                    .device = device_of(node)};
+  if (c.lora.rank > 0)
+    train.lora = LoraConfig{.rank = c.lora.rank, .alpha = c.lora.alpha, .target_modules = c.lora.target_modules};
+  return train;
+}
+
+at::Tensor indices_of(const std::vector<bool>& marks) {
+  std::vector<int64_t> out;
+  for (std::size_t i = 0; i < marks.size(); ++i)
+    if (marks[i]) out.push_back(static_cast<int64_t>(i));
+  return at::tensor(out, at::kLong);
+}
+
+// The rows of `x` that belong to a part; an absent tensor stays absent.
+at::Tensor rows_of(const at::Tensor& x, const at::Tensor& index) {
+  return x.defined() ? x.index_select(0, index) : at::Tensor();
+}
+
+}  // namespace
+
+// Answer-token tensors in the batch's order; reference, old: undefined where the algorithm does without.
+struct Learner::Batch {
+  PackedBatch packed;
+  at::Tensor mask, behaviour, reference, old;  // [N]
+  at::Tensor advantages;                       // [B]
+
+  // The loss's view of one part: `tokens` int64 [n] of the N, `rows` int64 [b] of the B.
+  LossBatch part(const at::Tensor& tokens, const std::vector<int64_t>& rows) const {
+    const at::Tensor index = at::tensor(rows, at::kLong);
+    std::vector<int64_t> lengths;
+    for (const int64_t row : rows) lengths.push_back(packed.response_lengths[static_cast<std::size_t>(row)]);
+    return {.old_logprobs = rows_of(old, tokens),
+            .behaviour_logprobs = rows_of(behaviour, tokens),
+            .reference_logprobs = rows_of(reference, tokens),
+            .mask = rows_of(mask, tokens),
+            .lengths = at::tensor(lengths, at::kLong),
+            .advantages = rows_of(advantages, index)};
+  }
+
+  // Only the sequences marked 1: [B'].
+  Batch kept(const Attachment& keep) const {
+    const auto marks = keep.as<uint8_t>();
+    std::vector<bool> tokens, answers;  // of all tokens, of answer tokens
+    std::vector<int64_t> rows;
+    PackedBatch out;
+    for (std::size_t i = 0; i < marks.size(); ++i) {
+      const int64_t prompt = packed.prompt_lengths[i], response = packed.response_lengths[i];
+      tokens.insert(tokens.end(), static_cast<std::size_t>(prompt + response), marks[i]);
+      answers.insert(answers.end(), static_cast<std::size_t>(response), marks[i]);
+      if (!marks[i]) continue;
+      rows.push_back(static_cast<int64_t>(i));
+      out.prompt_lengths.push_back(prompt);
+      out.response_lengths.push_back(response);
+    }
+    out.tokens = packed.tokens.index_select(0, indices_of(tokens));
+    const at::Tensor index = indices_of(answers);
+    return {.packed = std::move(out),
+            .mask = rows_of(mask, index),
+            .behaviour = rows_of(behaviour, index),
+            .reference = rows_of(reference, index),
+            .old = rows_of(old, index),
+            .advantages = advantages.index_select(0, at::tensor(rows, at::kLong))};
+  }
+
+  // All of it.
+  LossBatch whole() const {
+    std::vector<int64_t> rows(static_cast<std::size_t>(packed.sequences()));
+    std::iota(rows.begin(), rows.end(), 0);
+    return part(at::arange(packed.response_tokens(), at::kLong), rows);
+  }
+
+  // Sequences [begin, end).
+  Batch slice(int64_t begin, int64_t end) const {
+    const auto sum = [](const std::vector<int64_t>& v, int64_t from, int64_t to) {
+      return std::accumulate(v.begin() + from, v.begin() + to, int64_t{0});
+    };
+    const auto& prompts = packed.prompt_lengths;
+    const auto& responses = packed.response_lengths;
+    const int64_t token = sum(prompts, 0, begin) + sum(responses, 0, begin);
+    const int64_t tokens = sum(prompts, begin, end) + sum(responses, begin, end);
+    const int64_t first = sum(responses, 0, begin), count = sum(responses, begin, end);
+    const auto cut = [&](const at::Tensor& x) { return x.defined() ? x.narrow(0, first, count) : x; };
+    return {.packed = {packed.tokens.narrow(0, token, tokens),
+                       {prompts.begin() + begin, prompts.begin() + end},
+                       {responses.begin() + begin, responses.begin() + end}},
+            .mask = cut(mask),
+            .behaviour = cut(behaviour),
+            .reference = cut(reference),
+            .old = cut(old),
+            .advantages = advantages.narrow(0, begin, end - begin)};
+  }
+};
+
+Learner::Learner(const RoleSetting& setting, Context& context)
+    : config_(from_json<Config>(setting.config(), setting.where())),
+      setting_(setting),
+      context_(context),
+      algorithm_(make_algorithm(setting.topology.algorithm, JsonPath("topology.json", "algorithm"))) {
+  const std::string& path = setting.model_or(config_.model);
+  context_.beat("load", path);
+  at::set_num_threads(setting.threads);
+  const LoadedModel model = load_model(path, at::kFloat);
+  model_config_ = model.config;
+  engine_.emplace(model.config, model.weights, train_config(config_, setting.node()));
+  load_newest(setting.run_folder / "checkpoints");
+  if (!setting.one_process) {
+    std::string name = setting.instance;
+    std::replace(name.begin(), name.end(), '/', '-');
+    regions_ = std::make_unique<RegionServer>(setting.socket_folder + "/" + name + ".regions");
+  }
+}
+
+void Learner::load_newest(const std::filesystem::path& folder) {
+  const auto checkpoint = load_newest_checkpoint(real_disk(), folder);
+  if (!checkpoint) return;
+  for (const std::string& damage : checkpoint->rejected) context_.beat("load", "damaged, not loaded: " + damage);
+  engine_->load_state(checkpoint->parts.at("learner"));
+  step_ = checkpoint->meta.step;
+  journal_offset_ = checkpoint->meta.journal_offset;
+  const Json metrics = parse_json(checkpoint->meta.extra, (checkpoint->folder / "manifest.json").string());
+  last_ = Updated{.step = step_, .metrics = metrics.get<std::map<std::string, double>>()};
+}
+
+void Learner::fail_behind(const std::string& what) const {
+  throw RemoteFailure(
+      {std::string(failure_code::kBehind), setting_.instance, what, "has applied " + std::to_string(step_) + " steps"});
+}
+
+Learner::Batch Learner::read_batch(const Experience& e) const {
+  Batch batch{.packed = packed_batch(e.tokens, e.prompt_lengths, e.response_lengths)};
+  check_batch(batch.packed, model_config_.vocab_size);
+  const int64_t num_tokens = batch.packed.response_tokens();
+  const auto per_token = [&](const Attachment& a, const char* name) {
+    if (a.numel() != num_tokens)
+      throw std::invalid_argument("update: " + std::string(name) + " has " + std::to_string(a.numel()) +
+                                  " values, expected one for each of " + std::to_string(num_tokens) + " answer tokens");
+    return as_tensor(a);
+  };
+  batch.mask = per_token(e.loss_mask, "loss_mask");
+  batch.behaviour = per_token(e.behaviour_logprobs, "behaviour_logprobs");
+  if (e.reference_logprobs.numel() > 0) batch.reference = per_token(e.reference_logprobs, "reference_logprobs");
+  if (algorithm_.needs_reference && num_tokens > 0 && !batch.reference.defined())
+    throw std::invalid_argument("update: " + algorithm_.name + " needs reference_logprobs, the batch has none");
+  batch.advantages = as_tensor(e.advantages);
+  if (batch.advantages.numel() != batch.packed.sequences())
+    throw std::invalid_argument("update: advantages of " + std::to_string(batch.advantages.numel()) +
+                                " sequences, expected " + std::to_string(batch.packed.sequences()));
+  if (e.keep.numel() != batch.packed.sequences())
+    throw std::invalid_argument("update: keep of " + std::to_string(e.keep.numel()) + " sequences, expected " +
+                                std::to_string(batch.packed.sequences()));
+  const auto keep = e.keep.as<uint8_t>();
+  if (std::find(keep.begin(), keep.end(), 0) != keep.end()) return batch.kept(e.keep);
+  return batch;
+}
+
+Updated Learner::handle(const Update& m) {
+  const std::string what = "update step " + std::to_string(m.batch.step);
+  if (m.batch.step == step_ && last_) return *last_;
+  if (m.batch.step != step_ + 1) fail_behind(what);
+  context_.beat("update", what);
+  Batch batch = read_batch(m.batch);
+  const Instant began = std::chrono::steady_clock::now();
+  if (config_.epochs * config_.mini_batches > 1)
+    batch.old = engine_->logprobs(batch.packed, m.temperature).logprobs;  // before the first of several steps
+  Updated out{.step = step_ + 1};
+  LossMetrics metrics;
+  const int64_t rows = batch.packed.sequences();
+  for (int64_t epoch = 0; epoch < config_.epochs; ++epoch)
+    for (int64_t i = 0; i < config_.mini_batches; ++i)
+      train(batch.slice(rows * i / config_.mini_batches, rows * (i + 1) / config_.mini_batches), m.temperature, metrics,
+            out);
+  for (const auto& [name, value] : metrics.values()) out.metrics[name] = value;
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - began;
+  out.metrics["tokens_per_s_train"] = static_cast<double>(batch.packed.tokens.numel()) / seconds.count();
+  ++step_;
+  last_ = out;
+  return out;
+}
+
+// One optimizer step.
+void Learner::train(const Batch& mini_batch, double temperature, LossMetrics& metrics, Updated& out) {
+  if (mini_batch.packed.response_tokens() == 0) return;  // no group had a signal
+  LossBatch whole = mini_batch.whole();
+  if (algorithm_.scale_needs_entropy) whole.entropy = engine_->logprobs(mini_batch.packed, temperature).entropy;
+  const LossScale scale = algorithm_.scale(whole);
+  int64_t part_number = 0;
+  engine_->accumulate(mini_batch.packed, temperature, [&](const MicroBatch& part, const TokenOutputs& outputs) {
+    context_.beat("update", "step " + std::to_string(step_ + 1) + ", micro-batch " + std::to_string(++part_number));
+    LossBatch loss_batch = mini_batch.part(part.tokens_of, part.sequences);
+    loss_batch.logprobs = outputs.logprobs;
+    loss_batch.entropy = algorithm_.entropy_in_loss ? outputs.entropy : outputs.entropy.detach();
+    const LossResult result = algorithm_.loss(loss_batch, scale);
+    metrics.add(result.metrics);
+    return result.loss;
+  });
+  const StepStats stats = engine_->apply();
+  out.metrics["lr"] = stats.learning_rate;
+  out.metrics["grad_norm"] = stats.gradient_norm;
+}
+
+AnswerLogProbs Learner::handle(const LogProbs& m) {
+  const PackedBatch batch = packed_batch(m.tokens, m.prompt_lengths, m.response_lengths);
+  return {.logprobs = as_attachment(engine_->logprobs(batch, m.temperature).logprobs, DType::kF32),
+          .policy_version = step_};
+}
+
+LearnerState Learner::handle(const AskState&) {
+  return {.step = step_, .journal_offset = journal_offset_};
+}
+
+PublishedWeights Learner::handle(const PublishWeights& m) {
+  if (m.version != step_) fail_behind("publish version " + std::to_string(m.version));
+  if (const auto it = published_.find(m.version); it != published_.end()) return {it->second.manifest};
+  context_.beat("publish", "version " + std::to_string(m.version));
+  const StateDict weights = config_.lora.rank > 0 ? engine_->model().merged()
+                            : m.dtype == "f32"    ? engine_->weights()
+                                                  : engine_->compute_weights();
+  Published made{.manifest = layout_of(weights, m.dtype, m.version)};
+  made.region = SharedRegion::create(made.manifest.total_bytes);
+  pack(weights, made.manifest, made.region->writable());
+  made.region->seal();
+  const std::string name = setting_.run_folder.filename().string() + "-v" + std::to_string(m.version);
+  made.manifest.location = !m.same_host ? "chunks:"
+                           : regions_   ? "memfd:" + regions_->path() + "#" + name
+                                        : "inproc:" + name;
+  if (regions_) {
+    regions_->publish(name, made.region);
+  } else {
+    InprocRegions::publish(name, made.region);
+  }
+  published_[m.version] = made;
+  while (published_.size() > kVersionsKept) {
+    const std::string old = setting_.run_folder.filename().string() + "-v" + std::to_string(published_.begin()->first);
+    regions_ ? regions_->withdraw(old) : InprocRegions::withdraw(old);
+    published_.erase(published_.begin());
+  }
+  return {made.manifest};
+}
+
+WeightChunk Learner::handle(const FetchChunk& m) {
+  const auto it = published_.find(m.version);
+  if (it == published_.end())
+    throw std::invalid_argument("fetch chunk: version " + std::to_string(m.version) + " is not published");
+  const Published& p = it->second;
+  if (m.index >= p.manifest.chunk_crc32c.size())
+    throw std::invalid_argument("fetch chunk " + std::to_string(m.index) + " of " +
+                                std::to_string(p.manifest.chunk_crc32c.size()));
+  const uint64_t begin = m.index * p.manifest.chunk_bytes;
+  const uint64_t size = std::min<uint64_t>(p.manifest.chunk_bytes, p.manifest.total_bytes - begin);
+  return {.bytes = {DType::kU8, {static_cast<int64_t>(size)}, p.region, p.region->bytes().subspan(begin, size)}};
+}
+
+Checkpointed Learner::handle(const Checkpoint& m) {
+  if (m.step != step_) fail_behind("checkpoint step " + std::to_string(m.step));
+  context_.beat("checkpoint", "step " + std::to_string(step_));
+  const CheckpointMeta meta{.run = setting_.run_folder.filename().string(),
+                            .step = step_,
+                            .journal_offset = m.journal_offset,
+                            .extra = Json(last_ ? last_->metrics : std::map<std::string, double>()).dump()};
+  const auto folder = write_checkpoint(real_disk(), m.folder, meta, {{"learner", engine_->state()}},
+                                       static_cast<int>(config_.keep_checkpoints));
+  journal_offset_ = m.journal_offset;
+  if (!m.export_folder.empty()) export_policy(m.export_folder);
+  return {.folder = folder.string(), .step = step_};
+}
+
+// The whole model, adapters merged in, as transformers and vLLM open it.
+void Learner::export_policy(const std::filesystem::path& folder) const {
+  context_.beat("export", folder.string());
+  const StateDict weights =
+      config_.lora.rank > 0 ? const_cast<TrainEngine&>(*engine_).model().merged() : engine_->weights();
+  save_model(real_disk(), folder, model_config_, weights, at::kFloat,
+             tokenizer_writer(setting_.model_or(config_.model)));
+}
+
+}  // namespace troupe

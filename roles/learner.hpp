@@ -1,0 +1,107 @@
+// Owns the trainable policy and its optimizer; publishes weight versions; writes checkpoints.
+//
+// A step is one Update: the batch of one roll, trained on for `epochs` passes of `mini_batches` optimizer steps.
+// Updates are applied once and in order: the last one asked again gets its earlier answer, a later one than the next
+// fails with kBehind and the conductor feeds the journalled steps since. Started again, it goes on from the newest
+// checkpoint. Single-threaded: the runner calls one handler at a time.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "actors/runner.hpp"
+#include "actors/shared_memory.hpp"
+#include "core/algorithms/table.hpp"
+#include "core/train/engine.hpp"
+#include "roles/setting.hpp"
+
+namespace troupe {
+
+struct LoraSection {
+  int64_t rank = 0;  // 0: full fine-tuning
+  double alpha = 16.0;
+  std::vector<std::string> target_modules = LoraConfig().target_modules;
+  static constexpr std::tuple kFields{Field{"rank", &LoraSection::rank}, Field{"alpha", &LoraSection::alpha},
+                                      Field{"target_modules", &LoraSection::target_modules}};
+};
+TROUPE_FIELDS_COMPLETE(LoraSection);
+
+class Learner {
+ public:
+  using Face = LearnerFace;
+
+  struct Config {
+    std::string model;  // "": the topology's
+    ComputeDType dtype = ComputeDType::kBF16;
+    double lr = 1e-6;
+    double beta1 = 0.9;
+    double beta2 = 0.999;
+    double eps = 1e-8;
+    double weight_decay = 0.0;
+    double max_grad_norm = 1.0;
+    std::string schedule = "constant";  // "constant", "linear", "cosine"
+    int64_t warmup_steps = 0;
+    int64_t schedule_steps = 0;  // optimizer steps at which linear and cosine reach 0
+    int64_t epochs = 1;          // passes over each batch
+    int64_t mini_batches = 1;    // optimizer steps of one pass
+    int64_t micro_batch_tokens = 1024;
+    bool gradient_checkpointing = false;
+    int64_t keep_checkpoints = 3;
+    LoraSection lora;
+    static constexpr std::tuple kFields{Field{"model", &Config::model},
+                                        Field{"dtype", &Config::dtype},
+                                        Field{"lr", &Config::lr},
+                                        Field{"beta1", &Config::beta1},
+                                        Field{"beta2", &Config::beta2},
+                                        Field{"eps", &Config::eps},
+                                        Field{"weight_decay", &Config::weight_decay},
+                                        Field{"max_grad_norm", &Config::max_grad_norm},
+                                        Field{"schedule", &Config::schedule},
+                                        Field{"warmup_steps", &Config::warmup_steps},
+                                        Field{"schedule_steps", &Config::schedule_steps},
+                                        Field{"epochs", &Config::epochs},
+                                        Field{"mini_batches", &Config::mini_batches},
+                                        Field{"micro_batch_tokens", &Config::micro_batch_tokens},
+                                        Field{"gradient_checkpointing", &Config::gradient_checkpointing},
+                                        Field{"keep_checkpoints", &Config::keep_checkpoints},
+                                        Field{"lora", &Config::lora}};
+  };
+
+  Learner(const RoleSetting& setting, Context& context);
+
+  Updated handle(const Update& m);
+  AnswerLogProbs handle(const LogProbs& m);
+  LearnerState handle(const AskState& m);
+  PublishedWeights handle(const PublishWeights& m);
+  WeightChunk handle(const FetchChunk& m);
+  Checkpointed handle(const Checkpoint& m);
+
+ private:
+  // What a whole batch looks like to the loss; N answer tokens, B sequences.
+  struct Batch;
+  Batch read_batch(const Experience& experience) const;
+  void train(const Batch& mini_batch, double temperature, LossMetrics& metrics, Updated& out);
+  void load_newest(const std::filesystem::path& folder);
+  [[noreturn]] void fail_behind(const std::string& what) const;
+  void export_policy(const std::filesystem::path& folder) const;
+
+  const Config config_;
+  const RoleSetting setting_;
+  Context& context_;
+  Algorithm algorithm_;
+  DecoderConfig model_config_;
+  std::optional<TrainEngine> engine_;
+  uint64_t step_ = 0;                      // batches applied
+  uint64_t journal_offset_ = 0;            // end of the record that the newest checkpoint covers
+  std::optional<Updated> last_;            // answer to the last Update, given again when it is asked again
+  std::unique_ptr<RegionServer> regions_;  // null: one process, regions are handed over by pointer
+  struct Published {
+    WeightManifest manifest;
+    std::shared_ptr<SharedRegion> region;
+  };
+  std::map<uint64_t, Published> published_;  // the newest two versions
+};
+static_assert(Serves<Learner, LearnerFace>);
+
+}  // namespace troupe

@@ -1,0 +1,27 @@
+// The prompts of a run as token ids: which prompt a draw gives, and what the actors see of it. Immutable.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/data/prompts.hpp"
+#include "core/text/tokenizer.hpp"
+#include "roles/topology.hpp"
+
+namespace troupe {
+
+struct TokenizedPrompt {
+  std::vector<int32_t> ids;
+  std::string text;
+  std::string answer;
+};
+
+// Reads a prompt file and renders every line through the model's chat template (without one: the plain text, with the
+// beginning-of-sequence token where the tokenizer has it so). Throws std::runtime_error naming file and line of a
+// prompt longer than max_prompt_tokens.
+std::vector<TokenizedPrompt> read_tokenized_prompts(const std::filesystem::path& file, const Tokenizer& tokenizer,
+                                                    const PromptsSection& section);
+
+}  // namespace troupe

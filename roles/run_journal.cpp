@@ -1,0 +1,104 @@
+#include "roles/run_journal.hpp"
+
+#include <cstring>
+#include <stdexcept>
+
+#include "protocol/wire.hpp"
+
+namespace troupe {
+namespace {
+
+// A message and its attachments as one run of bytes: u32 frames, u64 size of each, then the frames. Little-endian.
+std::vector<std::byte> to_payload(const Encoded& encoded) {
+  std::vector<std::byte> out;
+  const auto put = [&](const auto& value) {
+    const auto* bytes = reinterpret_cast<const std::byte*>(&value);
+    out.insert(out.end(), bytes, bytes + sizeof(value));
+  };
+  put(static_cast<uint32_t>(1 + encoded.attachments.size()));
+  put(static_cast<uint64_t>(encoded.body.bytes.size()));
+  for (const Frame& frame : encoded.attachments) put(static_cast<uint64_t>(frame.bytes.size()));
+  out.insert(out.end(), encoded.body.bytes.begin(), encoded.body.bytes.end());
+  for (const Frame& frame : encoded.attachments) out.insert(out.end(), frame.bytes.begin(), frame.bytes.end());
+  return out;
+}
+
+Experience from_payload(std::span<const std::byte> payload) {
+  const auto take = [&](auto value) {
+    if (payload.size() < sizeof(value)) throw std::runtime_error("a journal record ends within its head");
+    std::memcpy(&value, payload.data(), sizeof(value));
+    payload = payload.subspan(sizeof(value));
+    return value;
+  };
+  const auto count = take(uint32_t{});
+  if (count == 0 || count > 1 + wire::kMaxAttachments) throw std::runtime_error("a journal record with a broken head");
+  std::vector<uint64_t> sizes(count);
+  for (uint64_t& size : sizes) size = take(uint64_t{});
+  std::vector<Frame> frames;
+  for (const uint64_t size : sizes) {
+    if (payload.size() < size) throw std::runtime_error("a journal record ends within a frame");
+    frames.push_back(Frame::of(std::string(reinterpret_cast<const char*>(payload.data()), size)));
+    payload = payload.subspan(size);
+  }
+  if (!payload.empty()) throw std::runtime_error("a journal record with bytes behind its frames");
+  return decode<Experience>(frames.front(), std::span<const Frame>(frames).subspan(1));
+}
+
+void expect_experience(uint8_t type, uint64_t offset) {
+  if (type != kExperienceRecord)
+    throw std::runtime_error("journal offset " + std::to_string(offset) + ": record type " + std::to_string(type) +
+                             ", expected " + std::to_string(kExperienceRecord));
+}
+
+}  // namespace
+
+RunJournal::RunJournal(const std::filesystem::path& folder) : folder_(folder), journal_(real_disk(), folder) {
+  read_journal(real_disk(), folder_, 0, [&](uint64_t offset, uint8_t type, std::span<const std::byte> payload) {
+    expect_experience(type, offset);
+    const uint64_t step = from_payload(payload).step;
+    if (step != offsets_.size() + 1)
+      throw std::runtime_error("journal offset " + std::to_string(offset) + ": step " + std::to_string(step) +
+                               ", expected " + std::to_string(offsets_.size() + 1));
+    offsets_.push_back(offset);
+  });
+}
+
+void RunJournal::append(const Experience& batch) {
+  if (batch.step != last_step() + 1)
+    throw std::logic_error("step " + std::to_string(batch.step) + " journalled behind step " +
+                           std::to_string(last_step()));
+  const uint64_t offset = journal_.append(kExperienceRecord, to_payload(encode(batch)));
+  journal_.sync();
+  offsets_.push_back(offset);
+}
+
+Experience RunJournal::read(uint64_t step) const {
+  struct Found {};
+  Experience out;
+  try {  // the reader has no early stop: leave it by a throw of our own
+    read_journal(real_disk(), folder_, offsets_.at(step - 1),
+                 [&](uint64_t offset, uint8_t type, std::span<const std::byte> payload) {
+                   expect_experience(type, offset);
+                   out = from_payload(payload);
+                   throw Found{};
+                 });
+  } catch (const Found&) {
+  }
+  return out;
+}
+
+uint64_t RunJournal::end_of(uint64_t step) const {
+  if (step == 0) return 0;
+  return step == last_step() ? journal_.end_offset() : offsets_.at(step);
+}
+
+std::vector<Experience> read_experiences(const std::filesystem::path& folder) {
+  std::vector<Experience> out;
+  read_journal(real_disk(), folder, 0, [&](uint64_t offset, uint8_t type, std::span<const std::byte> payload) {
+    expect_experience(type, offset);
+    out.push_back(from_payload(payload));
+  });
+  return out;
+}
+
+}  // namespace troupe

@@ -1,0 +1,39 @@
+// The conductor's journal: one record per step, the batch exactly as trained on, synced before the update is asked for.
+// At once the trajectory data set, the replay log and the recovery log. RUN/journal/, see core/io/journal.hpp.
+// Single-threaded.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+#include "core/io/journal.hpp"
+#include "protocol/types.hpp"
+
+namespace troupe {
+
+inline constexpr uint8_t kExperienceRecord = 1;  // on disk: do not renumber
+
+class RunJournal {
+ public:
+  // Opens for writing and reads the index of steps. Throws std::runtime_error naming the record when steps are not 1,
+  // 2, 3 ... in order.
+  explicit RunJournal(const std::filesystem::path& folder);
+
+  uint64_t last_step() const { return offsets_.size(); }
+  // Appends and syncs. The batch's step must be last_step() + 1.
+  void append(const Experience& batch);
+  Experience read(uint64_t step) const;
+  // Where the record after `step` begins: what a checkpoint of that step covers. 0 for step 0.
+  uint64_t end_of(uint64_t step) const;
+
+ private:
+  std::filesystem::path folder_;
+  Journal journal_;
+  std::vector<uint64_t> offsets_;  // of step i + 1's record
+};
+
+// All records of a journal that somebody else may be writing, in order.
+std::vector<Experience> read_experiences(const std::filesystem::path& folder);
+
+}  // namespace troupe

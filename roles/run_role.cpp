@@ -1,0 +1,25 @@
+#include "roles/run_role.hpp"
+
+#include <ATen/Parallel.h>
+
+#include "roles/role_table.hpp"
+#include "roles/run_file.hpp"
+
+namespace troupe {
+
+int run_role(const std::filesystem::path& run_folder, const std::string& node, uint64_t incarnation, uint64_t epoch) {
+  const RunFile run = read_run_file(run_folder);
+  RoleSetting setting{.topology = read_run_topology(run_folder),
+                      .run_folder = run_folder,
+                      .instance = node,
+                      .socket_folder = run.sockets};
+  setting.threads = static_cast<int>(setting.node().threads);
+  const RoleEntry& entry = role_entry(role_of(setting.node()));
+  at::set_num_threads(setting.threads);
+  Mailbox mailbox(node_options(run, node, incarnation, epoch, entry.drives));
+  Context context(mailbox);
+  entry.run(setting, context);
+  return 0;
+}
+
+}  // namespace troupe
