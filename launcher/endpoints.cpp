@@ -54,17 +54,21 @@ void write_secret(const std::filesystem::path& file, const std::string& secret) 
 void assign_endpoints(const Topology& topology, RunFile& run) {
   const bool tcp = topology.transport.control == ControlTransport::kTcp;
   std::vector<Socket> held;
-  const auto assign = [&](const std::string& instance) {
-    const std::string& bind = topology.transport.bind;
-    const std::string host = bind.find(':') == bind.npos ? bind : "[" + bind + "]";
-    run.endpoints[instance] = tcp ? "tcp://" + host + ":" + std::to_string(free_port(bind, held))
-                                  : "ipc://" + run.sockets + "/" + file_name_of(instance);
+  const auto issue_keys = [&](const std::string& instance) {
     if (!tcp) return;
     const KeyPair keys = make_keys();
     run.public_keys[instance] = keys.public_key;
     write_secret(secret_key_file(run, instance), keys.secret_key);
   };
+  const auto assign = [&](const std::string& instance) {
+    const std::string& bind = topology.transport.bind;
+    const std::string host = bind.find(':') == bind.npos ? bind : "[" + bind + "]";
+    run.endpoints[instance] = tcp ? "tcp://" + host + ":" + std::to_string(free_port(bind, held))
+                                  : "ipc://" + run.sockets + "/" + file_name_of(instance);
+    issue_keys(instance);
+  };
   assign("supervisor");
+  issue_keys(std::string(kStatusNode));
   for (const NodeSection& node : topology.nodes)
     for (const std::string& instance : instances_of(node)) {
       assign(instance);

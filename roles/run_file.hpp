@@ -59,21 +59,25 @@ inline std::filesystem::path secret_key_file(const RunFile& run, const std::stri
   return std::filesystem::path(run.sockets) / (file_name_of(instance) + ".key");
 }
 
+// The node that `troupe status` asks as: it has keys, but no endpoint and no heartbeats.
+inline constexpr std::string_view kStatusNode = "status";
+
 // What an instance's mailbox needs: its endpoint, every other instance as a peer, the supervisor for heartbeats, its
 // keys and the allow-list. `drives` is true for the conductor. Throws std::invalid_argument for an unknown instance and
 // std::runtime_error when its secret key can't be read.
 inline NodeOptions node_options(const RunFile& run, const std::string& instance, uint64_t incarnation, uint64_t epoch,
                                 bool drives) {
   const auto own = run.endpoints.find(instance);
-  if (own == run.endpoints.end()) throw std::invalid_argument("run " + run.name + " has no node " + instance);
+  if (own == run.endpoints.end() && instance != kStatusNode)
+    throw std::invalid_argument("run " + run.name + " has no node " + instance);
   NodeOptions options;
   options.node = instance;
   options.incarnation = incarnation;
   options.run = run.id;
   options.epoch = epoch;
   options.drives = drives;
-  options.endpoint = own->second;
-  options.supervisor = instance == "supervisor" ? "" : "supervisor";
+  if (own != run.endpoints.end()) options.endpoint = own->second;
+  options.supervisor = instance == "supervisor" || instance == kStatusNode ? "" : "supervisor";
   AllowList allowed;
   for (const auto& [node, endpoint] : run.endpoints) {
     const auto key = run.public_keys.find(node);

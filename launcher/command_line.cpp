@@ -1,0 +1,72 @@
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "core/config.hpp"
+#include "launcher/commands.hpp"
+
+namespace troupe {
+namespace {
+
+constexpr const char* kAbout =
+    "Troupe trains language models with reinforcement learning from feedback: a conductor, actors, a learner,\n"
+    "a reference and a reward model, each a process of its own, described by one topology file.";
+
+constexpr const char* kFooter =
+    "Examples:\n"
+    "  troupe topology check configs/grpo-smollm2-local.json\n"
+    "  troupe run configs/grpo-smollm2-local.json --set run.seed=7\n"
+    "  troupe status runs/RUN\n"
+    "  troupe resume runs/RUN\n"
+    "  troupe generate --model runs/RUN/export --chat --prompt \"What is 3 + 4?\"\n"
+    "\n"
+    "Exit status: 0 done or stopped cleanly, 1 error, 2 wrong usage, 130 ended by force.\n"
+    "troupe COMMAND --help explains a command.";
+
+void print_errors(const ConfigErrors& errors) {
+  for (const std::string& line : errors.errors()) std::fprintf(stderr, "troupe: %s\n", line.c_str());
+  if (errors.errors().size() > 1) std::fprintf(stderr, "troupe: %zu faults\n", errors.errors().size());
+}
+
+int parse(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);  // --help
+    std::fprintf(stderr, "troupe: %s\n", error.what());
+    const CLI::App* deepest = &app;
+    while (!deepest->get_subcommands().empty()) deepest = deepest->get_subcommands().front();
+    std::string path = deepest == &app ? "" : " " + deepest->get_name();
+    for (const CLI::App* up = deepest->get_parent(); up && up != &app; up = up->get_parent())
+      path = " " + up->get_name() + path;
+    std::fprintf(stderr, "troupe: try: troupe%s --help\n", path.c_str());
+    return 2;
+  }
+  return 0;
+}
+
+}  // namespace
+
+int command_line(int argc, char** argv, const RoleCalls& calls, const Vocabulary& words) {
+  int exit_code = 0;
+  CLI::App app(kAbout, "troupe");
+  app.footer(kFooter);
+  app.set_version_flag("--version", "troupe " TROUPE_VERSION);
+  app.require_subcommand(1);
+  add_run_commands(app, calls, words, exit_code);
+  add_watch_commands(app, exit_code);
+  add_topology_commands(app, words, exit_code);
+  add_model_commands(app, calls, exit_code);
+  add_data_commands(app, exit_code);
+  add_role_command(app, calls, exit_code);
+  try {
+    if (const int wrong = parse(app, argc, argv); wrong != 0) return wrong;
+    return exit_code;
+  } catch (const ConfigErrors& errors) {
+    print_errors(errors);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "troupe: %s\n", error.what());
+  }
+  return 1;
+}
+
+}  // namespace troupe

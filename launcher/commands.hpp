@@ -1,0 +1,34 @@
+// The command line of troupe: one add_* per group of subcommands, each in a file of its own. A subcommand's callback
+// does the work and sets `exit_code`:
+//   0 done, or stopped cleanly on request   1 error, one clear line   2 wrong usage   130 ended by force
+#pragma once
+
+#include "roles/run_role.hpp"
+
+namespace CLI {
+class App;
+}
+
+namespace troupe {
+
+// The roles' entry points (roles/run_role.hpp), handed in so that the command line can be tested without a model.
+struct RoleCalls {
+  decltype(&run_role) role = nullptr;
+  decltype(&run_standalone) standalone = nullptr;
+  decltype(&generate_command) generate = nullptr;
+  decltype(&export_command) export_model = nullptr;
+};
+
+struct Vocabulary;
+
+void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& words, int& exit_code);  // run, resume
+void add_watch_commands(CLI::App& app, int& exit_code);                              // status, stop, report
+void add_topology_commands(CLI::App& app, const Vocabulary& words, int& exit_code);  // topology check, show
+void add_model_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);      // generate, export
+void add_data_commands(CLI::App& app, int& exit_code);                               // data arithmetic
+void add_role_command(CLI::App& app, const RoleCalls& calls, int& exit_code);        // role (hidden)
+
+// Parses, runs, and prints what went wrong as "troupe: ..." lines on stderr.
+int command_line(int argc, char** argv, const RoleCalls& calls, const Vocabulary& words);
+
+}  // namespace troupe

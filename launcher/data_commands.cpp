@@ -1,0 +1,44 @@
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+
+#include "core/data/arithmetic.hpp"
+#include "launcher/commands.hpp"
+
+namespace troupe {
+
+void add_data_commands(CLI::App& app, int& exit_code) {
+  CLI::App* data = app.add_subcommand("data", "write data sets for a first run");
+  data->require_subcommand(1);
+  struct Arguments {
+    ArithmeticConfig config;
+    std::string train, held_out;
+  };
+  const auto arguments = std::make_shared<Arguments>();
+  ArithmeticConfig& config = arguments->config;
+  config.num_heldout = 100;
+  CLI::App* command = data->add_subcommand("arithmetic", "two-number arithmetic asked in plain words, with answers");
+  command->add_option("--train", arguments->train, "JSON-lines file of training prompts to write")->required();
+  command->add_option("--held-out", arguments->held_out, "JSON-lines file of held-out prompts to write")->required();
+  command->add_option("--low", config.low, "smallest number")->capture_default_str();
+  command->add_option("--high", config.high, "largest number")->capture_default_str();
+  command->add_option("--operation", config.operations, "+, - or * (may be repeated)")->take_all();
+  command->add_option("--question", config.question, "the prompt, with {a}, {op} and {b}")->capture_default_str();
+  command->add_option("--num-held-out", config.num_heldout, "held-out prompts")->capture_default_str();
+  command->add_option("--num-train", config.num_train, "training prompts; 0: all that are not held out")
+      ->capture_default_str();
+  command->add_option("--seed", config.seed, "decides which prompts are held out")->capture_default_str();
+  command->footer(
+      "No pair of numbers stands in both files, in either order.\n"
+      "Example:\n  troupe data arithmetic --high 20 --train data/train.jsonl --held-out data/held_out.jsonl");
+  command->callback([arguments, &exit_code] {
+    const ArithmeticTask task = make_arithmetic(arguments->config);
+    write_questions(task.train, arguments->train);
+    write_questions(task.heldout, arguments->held_out);
+    std::printf("%s: %zu prompts\n%s: %zu prompts\n", arguments->train.c_str(), task.train.size(),
+                arguments->held_out.c_str(), task.heldout.size());
+    exit_code = 0;
+  });
+}
+
+}  // namespace troupe

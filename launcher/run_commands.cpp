@@ -1,0 +1,63 @@
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "launcher/commands.hpp"
+#include "launcher/play.hpp"
+#include "launcher/run_folder.hpp"
+#include "launcher/topology.hpp"
+
+namespace troupe {
+namespace {
+
+struct RunArguments {
+  std::string what;  // topology file, or run folder
+  std::vector<std::string> overrides;
+  std::optional<std::string> run_folder;
+  bool plain = false;
+};
+
+void add_common(CLI::App& command, const std::shared_ptr<RunArguments>& arguments) {
+  command
+      .add_option("--set", arguments->overrides,
+                  "override a value of the topology (may be repeated): run.seed=7, nodes.actor.count=2")
+      ->type_name("PATH=VALUE")
+      ->take_all();
+  command.add_flag("--plain", arguments->plain, "a line per step instead of the live display");
+}
+
+}  // namespace
+
+void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& words, int& exit_code) {
+  const auto arguments = std::make_shared<RunArguments>();
+  CLI::App* run = app.add_subcommand("run", "start a run from a topology file and watch it to its end");
+  run->add_option("TOPOLOGY", arguments->what, "the topology file (docs/topology.md)")->required();
+  run->add_option("--run-folder", arguments->run_folder, "where everything is written; default: run.folder/run.name");
+  add_common(*run, arguments);
+  run->footer(
+      "Examples:\n"
+      "  troupe run configs/grpo-smollm2-local.json\n"
+      "  troupe run configs/grpo-smollm2-local.json --set run.seed=7 --set nodes.learner.config.lr=2e-6\n"
+      "Ctrl-C stops cleanly with a checkpoint (exit status 0; troupe resume goes on); a second one stops at once "
+      "(130).");
+  run->callback([arguments, calls, &words, &exit_code] {
+    const Topology topology = load_topology(arguments->what, {arguments->overrides, {}, 0}, words);
+    exit_code = play(topology, make_run_folder(topology, arguments->run_folder), arguments->plain, calls);
+  });
+
+  CLI::App* resume = app.add_subcommand("resume", "go on with a run that was stopped or has failed");
+  resume->add_option("RUN", arguments->what, "the run's folder")->required();
+  add_common(*resume, arguments);
+  resume->footer(
+      "Goes on from the last checkpoint and the journalled steps since; nothing is trained on twice.\n"
+      "Examples:\n"
+      "  troupe resume runs/RUN\n"
+      "  troupe resume runs/RUN --set nodes.conductor.config.steps=200");
+  resume->callback([arguments, calls, &words, &exit_code] {
+    const std::filesystem::path folder = std::filesystem::absolute(arguments->what).lexically_normal();
+    require_run(folder);
+    const Topology topology = load_topology(folder / "topology.json", {arguments->overrides, {}, 0}, words);
+    exit_code = play(topology, folder, arguments->plain, calls);
+  });
+}
+
+}  // namespace troupe
