@@ -12,6 +12,8 @@
 namespace troupe {
 namespace {
 
+const nlohmann::json kNone = nlohmann::json::object();
+
 std::vector<StepMetrics> some_steps(uint64_t count) {
   std::vector<StepMetrics> steps;
   for (uint64_t i = 1; i <= count; ++i) {
@@ -36,13 +38,13 @@ std::size_t count_of(const std::string& text, const std::string& part) {
 }
 
 TEST(Report, NeedsNoNetwork) {
-  const std::string page = render_report("run", some_steps(40), {{"accuracy_before", 0.36}}, {{"model", "m"}}, {});
+  const std::string page = render_report("run", some_steps(40), {{"accuracy_before", 0.36}}, {{"model", "m"}}, kNone);
   for (const char* outside : {"http:", "https:", "src=", "@import", "url(", "<link"})
     EXPECT_EQ(page.find(outside), std::string::npos) << outside;
 }
 
 TEST(Report, ShowsACurveForEveryMetricThereIsAndNoneForOthers) {
-  const std::string page = render_report("run", some_steps(40), {}, {}, {});
+  const std::string page = render_report("run", some_steps(40), kNone, kNone, kNone);
   for (const char* title : {"<b>Reward</b>", "<b>Reward by rule</b>", "<b>KL to the reference</b>",
                             "<b>Time per step</b>", "<b>my_own_metric</b>"})
     EXPECT_EQ(count_of(page, title), 1u) << title;
@@ -53,7 +55,7 @@ TEST(Report, ShowsACurveForEveryMetricThereIsAndNoneForOthers) {
 
 TEST(Report, ShowsTheAccuracyGained) {
   const nlohmann::json summary{{"accuracy_before", 0.36}, {"accuracy_after", 0.81}, {"note", "<script>"}};
-  const std::string page = render_report("a<b>\"&", some_steps(3), summary, {}, {{"environment", {{"cpu", "X&Y"}}}});
+  const std::string page = render_report("a<b>\"&", some_steps(3), summary, kNone, {{"environment", {{"cpu", "X&Y"}}}});
   EXPECT_NE(page.find("+45.0 points"), std::string::npos);
   EXPECT_NE(page.find("36 %"), std::string::npos);
   EXPECT_NE(page.find("a&lt;b&gt;&quot;&amp;"), std::string::npos);
@@ -77,7 +79,7 @@ TEST(Report, IsWrittenFromTheRunFolder) {
 }
 
 TEST(Report, AveragesLongRunsDown) {
-  const std::string page = render_report("run", some_steps(20'000), {}, {}, {});
+  const std::string page = render_report("run", some_steps(20'000), kNone, kNone, kNone);
   EXPECT_LT(page.size(), 600'000u);
 }
 
@@ -86,7 +88,7 @@ TEST(Report, DrawsValuesThatAreMissingOrEqual) {
   steps[1].values.erase("kl");
   steps[2].values["kl"] = std::nan("");
   for (StepMetrics& step : steps) step.values["reward_mean"] = 0;
-  const std::string page = render_report("run", steps, {}, {}, {});
+  const std::string page = render_report("run", steps, kNone, kNone, kNone);
   EXPECT_EQ(page.find("nan"), std::string::npos);
   EXPECT_EQ(page.find("inf"), std::string::npos);
 }
