@@ -43,31 +43,34 @@ struct NodeOptions {
   uint64_t epoch = 1;        // raised with every start of the conductor
   bool drives = false;       // the conductor: serves nothing but Status and Stop, never adopts a higher epoch but
                              // takes one as proof of its own replacement and stops
-  std::string endpoint;      // bound here; empty: the node only asks
-  std::map<std::string, Peer> peers;     // by node name
-  std::string supervisor;                // the peer that heartbeats go to; empty: none
-  KeyPair keys;                          // needed for tcp:// only
-  std::shared_ptr<Transport> transport;  // shared by the nodes of one process; null: its own, without allow-list
-  std::string phase = "load";            // what the node is doing until its first beat
+  std::string endpoint{};    // bound here; empty: the node only asks
+  std::map<std::string, Peer> peers{};     // by node name
+  std::string supervisor{};                // the peer that heartbeats go to; empty: none
+  KeyPair keys{};                          // needed for tcp:// only
+  std::shared_ptr<Transport> transport{};  // shared by the nodes of one process; null: its own, without allow-list
+  std::string phase = "load";              // what the node is doing until its first beat
   Millis heartbeat_every{500};
   Millis resend_first{300};
   Millis resend_cap{2000};
   std::size_t max_frame_bytes = std::size_t{64} << 20;
-  std::function<void(const std::string& line)> log;  // default: one line to stderr; called from the mailbox thread
+  std::function<void(const std::string& line)> log{};  // default: one line to stderr; called from the mailbox thread
 };
 
 struct AskOptions {
   Millis deadline{120'000};  // from the ask; the Failure kDeadline names role, peer, operation and `what`
-  std::string what;          // operation and step for error lines, "generate draw 12"; empty: the message's name
+  std::string what{};        // operation and step for error lines, "generate draw 12"; empty: the message's name
   // 0: the mailbox numbers the request, unique in the run also across the asker's restarts. A caller that may ask the
   // same again after its own restart passes a stable id below 2^40, unique per peer, and gets the kept answer.
   uint64_t id = 0;
+  uint64_t trace =
+      0;  // stands in the envelope, comes with the request, goes back in the answer; for following one rollout
 };
 
 // A request as it arrived; answer it through Mailbox::answer exactly once.
 struct Request {
   std::string src;  // who asks
   uint64_t id = 0;
+  uint64_t trace = 0;
   std::string type;  // kName of the message
   Frame body;
   std::vector<Frame> attachments;

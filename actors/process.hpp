@@ -9,13 +9,15 @@
 #include <string>
 #include <vector>
 
+#include "actors/descriptor.hpp"
+
 namespace troupe {
 
 struct ProcessOptions {
-  std::vector<std::string> argv;           // argv[0] is a path
-  std::map<std::string, std::string> env;  // added to the parent's; an empty value removes the variable
-  std::string log_path;                    // appended to, mode 0600; empty: inherits stdout and stderr
-  std::vector<int> cpus;                   // allowed cores; empty: all
+  std::vector<std::string> argv{};           // argv[0] is a path
+  std::map<std::string, std::string> env{};  // added to the parent's; an empty value removes the variable
+  std::string log_path{};                    // appended to, mode 0600; empty: inherits stdout and stderr
+  std::vector<int> cpus{};                   // allowed cores; empty: all
 };
 
 // How a process ended.
@@ -35,21 +37,21 @@ class Process {
  public:
   // Throws std::runtime_error naming argv[0] when it can't be started (also when exec fails).
   static Process spawn(const ProcessOptions& options);
-  Process(Process&& other) noexcept;
+  Process(Process&& other) noexcept
+      : pid_(std::exchange(other.pid_, -1)), pidfd_(std::move(other.pidfd_)), status_(other.status_) {}
   Process& operator=(Process&& other) noexcept;
   ~Process();  // SIGKILL and wait when it still runs
 
   pid_t pid() const { return pid_; }
-  int pidfd() const { return pidfd_; }  // readable once the process has ended
-  void signal(int number);              // to the process; nothing when it has ended
-  void kill_group();                    // SIGKILL to its process group, also what it left behind
-  // Its exit status once it has ended; reaps it.
+  int pidfd() const { return pidfd_.get(); }  // readable once the process has ended
+  void signal(int number);                    // to the process; nothing when it has ended
+  // Its exit status once it has ended; what it left behind of its process group is killed then.
   std::optional<ExitStatus> poll();
 
  private:
-  Process(pid_t pid, int pidfd) : pid_(pid), pidfd_(pidfd) {}
+  Process(pid_t pid, Descriptor pidfd) : pid_(pid), pidfd_(std::move(pidfd)) {}
   pid_t pid_ = -1;
-  int pidfd_ = -1;
+  Descriptor pidfd_;
   std::optional<ExitStatus> status_;
 };
 

@@ -8,7 +8,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -31,25 +33,7 @@ class Rendezvous {
   virtual bool remove(const std::string& key) = 0;
 };
 
-// The table itself. Any thread.
-class RendezvousTable {
- public:
-  RendezvousTable();
-  ~RendezvousTable();
-  // Starts generation `generation` (larger than every earlier one): forgets the older keys, wakes and refuses the older
-  // members' waits. Throws std::invalid_argument when it is not larger.
-  void advance(uint64_t generation);
-  uint64_t generation() const;
-  // A view of one generation for a member in this process; its calls throw RemoteFailure kFenced once that is over.
-  std::shared_ptr<Rendezvous> join(uint64_t generation);
-
- private:
-  friend class RendezvousServer;
-  struct State;
-  std::shared_ptr<State> state_;
-};
-
-// One operation on the table, as members of other processes send it.
+// One operation on the table and its outcome, as members of other processes send them.
 struct RendezvousValue {
   static constexpr std::string_view kName = "rendezvous_value";
   bool found = false;
@@ -78,6 +62,25 @@ TROUPE_FIELDS_COMPLETE(AskRendezvous);
 struct RendezvousFace {
   using Accepts = Messages<AskRendezvous>;
 };
+
+// The table itself. Any thread.
+class RendezvousTable {
+ public:
+  // Starts generation `generation`, larger than every earlier one: forgets the older keys and refuses the older
+  // members. Throws std::invalid_argument when it is not larger.
+  void advance(uint64_t generation);
+  uint64_t generation() const;
+  // Throws RemoteFailure kFenced for another generation than the current one, std::invalid_argument for nonsense.
+  RendezvousValue apply(const AskRendezvous& operation);
+
+ private:
+  mutable std::mutex mutex_;
+  uint64_t generation_ = 0;
+  std::map<std::string, std::string> values_;
+};
+
+// A member's view of a table in its own process.
+std::shared_ptr<Rendezvous> local_rendezvous(std::shared_ptr<RendezvousTable> table, uint64_t generation);
 
 // Serves a table at an endpoint, from a thread of its own, so that its owner may compute or wait meanwhile.
 class RendezvousServer {

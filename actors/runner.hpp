@@ -125,12 +125,19 @@ bool handle_as(R& role, Mailbox& mailbox, const Request& request) {
 }
 
 template <class R, class... M>
-void dispatch(R& role, Mailbox& mailbox, const Request& request, Messages<M...>) {
-  if ((handle_as<M>(role, mailbox, request) || ...)) return;
-  mailbox.fail(request, failure_code::kUnknownType, "this role does not serve '" + request.type + "'");
+bool handle_any(R& role, Mailbox& mailbox, const Request& request, Messages<M...>) {
+  return (handle_as<M>(role, mailbox, request) || ...);
 }
 
 }  // namespace detail
+
+// Has the role handle one request.
+template <class R>
+requires Serves<R, typename R::Face>
+void dispatch(R& role, Mailbox& mailbox, const Request& request) {
+  if (!detail::handle_any(role, mailbox, request, typename R::Face::Accepts{}))
+    mailbox.fail(request, failure_code::kUnknownType, "this role does not serve '" + request.type + "'");
+}
 
 // Serves until the node is told to stop.
 template <class R>
@@ -143,7 +150,7 @@ void serve(R& role, Context& context) {
     if (!busy) mailbox.beat("idle");
     // The idle loop beats itself: it must come round well within the idle lease.
     if (const auto request = mailbox.next(busy ? now : now + Millis(500))) {
-      detail::dispatch(role, mailbox, *request, typename R::Face::Accepts{});
+      dispatch(role, mailbox, *request);
       busy = true;
       continue;
     }

@@ -11,8 +11,8 @@ namespace troupe {
 
 // A CURVE key pair in Z85 text, 40 characters each. The secret half goes to its node only, by file mode 0600 or pipe.
 struct KeyPair {
-  std::string public_key;
-  std::string secret_key;
+  std::string public_key{};
+  std::string secret_key{};
 };
 
 // A fresh pair; throws std::runtime_error when libzmq was built without CURVE.

@@ -3,6 +3,7 @@
 // out.
 //
 // - A node is started with incarnation 1 and then +1 at every start.
+// - The lease of a node that never beat is that of the phase "load".
 // - A lease runs out when a node's phase and progress have stood still for the phase's lease: it is named, gets SIGABRT
 //   (a stack in its log), SIGKILL 2 s later, and is restarted.
 // - A restart waits: at once the first time in the window, then 0.25 s, 0.5 s, 1 s, ... up to 5 s.
@@ -20,6 +21,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -44,9 +46,9 @@ struct RestartLimit {
 };
 
 struct SupervisedNode {
-  std::string name;
+  std::string name{};
   OnFailure on_failure = OnFailure::kRestart;
-  Leases leases;
+  Leases leases{};
   bool drives = false;     // its clean end is the run's end
   bool heartbeats = true;  // false: a foreign program that is watched by its exit alone
 };
@@ -105,7 +107,8 @@ class SupervisionPolicy {
     Instant due{};  // kWaiting: start; kAborting: SIGKILL
     Instant last_progress{};
     RoleStatus status;
-    std::deque<Instant> starts_after_failure;
+    std::deque<Instant> recent_restarts;
+    bool beaten = false;  // a heartbeat of this incarnation has come
     uint64_t restarts = 0;
     std::string failure;  // what its abort is for
     int stop_stage = 0;   // 0 none, 1 told, 2 SIGTERM, 3 SIGKILL
@@ -123,7 +126,7 @@ class SupervisionPolicy {
   RestartLimit limit_;
   StopTimes times_;
   uint64_t epoch_;
-  bool started_ = false;
+  Instant last_tick_{};
   bool stopping_ = false;
   bool ended_ = false;
   int exit_code_ = 0;

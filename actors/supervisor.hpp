@@ -14,19 +14,19 @@
 namespace troupe {
 
 struct NodeProcess {
-  SupervisedNode node;
-  ProcessOptions process;
+  SupervisedNode node{};
+  ProcessOptions process{};
 };
 
 struct SupervisorOptions {
-  std::vector<NodeProcess> nodes;  // in start order
-  RestartLimit restarts;
-  StopTimes stop_times;
+  std::vector<NodeProcess> nodes{};  // in start order
+  RestartLimit restarts{};
+  StopTimes stop_times{};
   // The supervisor's own node ("supervisor"): endpoint that heartbeats go to, run, epoch, keys, and as peers every node
   // that can be told to stop.
-  NodeOptions self;
-  std::function<void(const RunStatus&)> on_status;        // about four times a second, from run()'s thread
-  std::function<void(const std::string& line)> on_event;  // starts, ends, restarts, the final report; default: stderr
+  NodeOptions self{};
+  std::function<void(const RunStatus&)> on_status{};        // about four times a second, from run()'s thread
+  std::function<void(const std::string& line)> on_event{};  // starts, ends, restarts, the final report; default: stderr
 };
 
 class Supervisor {
