@@ -1,17 +1,14 @@
 #include "roles/actor.hpp"
 
-#include "actors/shared_memory.hpp"
-#include "core/io/model_folder.hpp"
 #include "core/io/weight_layout.hpp"
+#include "roles/compute.hpp"
+#include "roles/model_source.hpp"
 
 namespace troupe {
 namespace {
 
 constexpr Millis kRegionDeadline{10'000};
-
-at::ScalarType scalar_type_of(ComputeDType dtype) {
-  return dtype == ComputeDType::kBF16 ? at::kBFloat16 : at::kFloat;
-}
+constexpr std::size_t kChunksInFlight = 4;
 
 }  // namespace
 
@@ -19,7 +16,7 @@ Actor::Actor(const RoleSetting& setting, Context& context)
     : config_(from_json<Config>(setting.config(), setting.where())), setting_(setting), context_(context) {
   const std::string& path = setting.model_or(config_.model);
   context_.beat("load", path);
-  const at::ScalarType dtype = scalar_type_of(config_.dtype);
+  const at::ScalarType dtype = scalar_type(config_.dtype);
   const LoadedModel model = load_model(path, dtype);
   tokenizer_ = load_tokenizer(path);
   const auto decode_text = [this](std::span<const int32_t> ids) { return tokenizer_->decode(ids, true); };
@@ -61,11 +58,34 @@ Ack Actor::handle(const CancelGenerate& m) {
   return {.version = version_};
 }
 
+// Between hosts: chunk by chunk from the learner, into memory of our own.
+std::shared_ptr<SharedRegion> Actor::fetch_chunks(const WeightManifest& manifest) {
+  const auto learner = context_.handle<LearnerFace>(instances_of_role(setting_.topology, "learner").at(0));
+  auto region = SharedRegion::create(manifest.total_bytes);
+  std::vector<Pending<WeightChunk>> open;
+  const std::size_t count = manifest.chunk_crc32c.size();
+  for (std::size_t next = 0, at = 0; at < count; ++at) {
+    for (; next < count && next < at + kChunksInFlight; ++next)
+      open.push_back(learner.ask(FetchChunk{.version = manifest.version, .index = next},
+                                 {.deadline = kRegionDeadline, .what = "fetch chunk " + std::to_string(next)}));
+    const WeightChunk chunk = open[at].get();
+    if (!verify_chunk(manifest, at, chunk.bytes.bytes))
+      throw std::runtime_error("chunk " + std::to_string(at) + " of version " + std::to_string(manifest.version) +
+                               " arrived damaged");
+    std::ranges::copy(chunk.bytes.bytes, region->writable().begin() + at * manifest.chunk_bytes);
+    context_.beat();
+  }
+  region->seal();
+  return region;
+}
+
 Ack Actor::handle(const TakeWeights& m) {
   const WeightManifest& manifest = m.manifest;
   if (manifest.version == version_ && manifest.digest == digest_) return {.version = version_};
   context_.beat("take_weights", "version " + std::to_string(manifest.version));
-  const auto region = open_region(manifest.location, kRegionDeadline);
+  check_manifest(manifest);
+  const auto region =
+      manifest.location == "chunks:" ? fetch_chunks(manifest) : open_region(manifest.location, kRegionDeadline);
   verify(manifest, region->bytes());
   engine_->swap_weights(unpack(manifest, region->bytes(), region), manifest.version);
   version_ = manifest.version;

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "actors/runner.hpp"
+#include "actors/shared_memory.hpp"
 #include "core/generate/engine.hpp"
 #include "core/text/tokenizer.hpp"
 #include "roles/setting.hpp"
@@ -42,6 +43,7 @@ class Actor {
   bool work();
 
  private:
+  std::shared_ptr<SharedRegion> fetch_chunks(const WeightManifest& manifest);
   void reply(const Finished& finished);
 
   const Config config_;

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "actors/runner.hpp"
-#include "core/rewards/rule_set.hpp"
+#include "core/rewards/rules.hpp"
 #include "roles/setting.hpp"
 
 namespace troupe {
