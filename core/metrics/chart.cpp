@@ -51,7 +51,7 @@ std::string line_path(const Chart& chart, const std::vector<double>& y, const Sc
 std::string draw_line(const Chart& chart, std::size_t index, const Scale& sx, const Scale& sy) {
   const std::vector<double>& y = chart.series[index].y;
   const auto num_points = static_cast<std::size_t>(std::ranges::count_if(y, [](double v) { return std::isfinite(v); }));
-  const bool smooth = num_points >= kSmoothFrom;
+  const bool smooth = chart.smooth && num_points >= kSmoothFrom;
   std::string out = "<path class=\"line " + colour_class(index) + (smooth ? " raw" : "") + "\" d=\"" +
                     line_path(chart, y, sx, sy) + "\"/>";
   if (smooth)

@@ -19,10 +19,11 @@ struct Chart {
   std::vector<double> x;  // ascending
   std::vector<Series> series;
   bool stacked = false;  // bars on top of each other instead of lines
+  bool smooth = true;    // lines of 30 points or more get a smoothed curve
 };
 
-// A <figure> with title, legend, the drawing, and the points as JSON for the page's read-out. Lines of 30 points or
-// more get a smoothed curve (exponential mean over a twentieth of them) over the faint raw one.
+// A <figure> with title, legend, the drawing, and the points as JSON for the page's read-out. A smoothed
+// curve is an exponential mean over a twentieth of the points, drawn over the faint raw one.
 std::string draw_chart(const Chart& chart);
 
 // Text made safe for HTML element content and quoted attributes.

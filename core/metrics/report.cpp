@@ -69,19 +69,19 @@ struct Panel {
   std::string title;
   std::string unit;
   std::vector<std::pair<std::string, std::string>> lines;  // metric, label
+  bool smooth = true;
 };
 
 // What the page shows first, in this order; what a run did not measure is left out.
 const std::vector<Panel>& panels() {
   static const std::vector<Panel> all = {
       {"Reward", "", {{"reward_mean", "mean"}, {"reward_min", "min"}, {"reward_max", "max"}}},
-      {"Held-out accuracy", "share right", {{"accuracy", "accuracy"}}},
       {"KL to the reference", "nats per token", {{"kl", "kl"}}},
       {"Answer length", "tokens", {{"response_length_mean", "mean"}, {"response_length_max", "max"}}},
       {"Entropy", "nats per token", {{"entropy", "entropy"}}},
       {"Loss", "", {{"loss", "loss"}}},
       {"Gradient norm", "before clipping", {{"grad_norm", "grad_norm"}}},
-      {"Learning rate", "", {{"lr", "lr"}}},
+      {"Learning rate", "", {{"lr", "lr"}}, false},
       {"Clipped and cut",
        "share",
        {{"clip_fraction", "ratio clipped"},
@@ -90,13 +90,13 @@ const std::vector<Panel>& panels() {
         {"truncated_fraction", "answers cut"},
         {"groups_without_signal", "groups without signal"}}},
       {"Speed", "tokens/s", {{"tokens_per_s_generate", "generate"}, {"tokens_per_s_train", "train"}}},
-      {"Staleness", "versions", {{"staleness", "staleness"}}},
+      {"Staleness", "versions", {{"staleness", "staleness"}}, false},
   };
   return all;
 }
 
 std::string draw_panel(const Panel& panel, const Columns& columns, std::set<std::string>& shown) {
-  Chart chart{panel.title, panel.unit, columns.x(), {}, false};
+  Chart chart{panel.title, panel.unit, columns.x(), {}, false, panel.smooth};
   for (const auto& [metric, label] : panel.lines) {
     if (!columns.has(metric)) continue;
     shown.insert(metric);
@@ -115,18 +115,40 @@ std::string draw_family(const std::string& title, const std::string& unit, std::
   return chart.series.empty() ? "" : draw_chart(chart);
 }
 
-std::string draw_all(const Columns& columns) {
-  std::set<std::string> shown{"time_s", "reward_std", "weights_version", "num_sequences"};
+double number_in(const json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_number() ? found->get<double>() : kNone;
+}
+
+// The evaluations between, and those of the summary before the first and after the last step.
+std::string draw_accuracy(const Columns& columns, const json& summary) {
+  Chart chart{"Held-out accuracy", "share right", {}, {{"accuracy", {}}}, false, false};
+  const auto add = [&](double step, double accuracy) {
+    if (!std::isfinite(accuracy) || (!chart.x.empty() && chart.x.back() == step)) return;
+    chart.x.push_back(step);
+    chart.series[0].y.push_back(accuracy);
+  };
+  add(0, number_in(summary, "accuracy_before"));
+  for (std::size_t i = 0; columns.has("accuracy") && i < columns.x().size(); ++i)
+    add(columns.x()[i], columns["accuracy"][i]);
+  add(columns.x().back(), number_in(summary, "accuracy_after"));
+  return draw_chart(chart);
+}
+
+std::string draw_all(const Columns& columns, const json& summary) {
+  std::set<std::string> shown{"time_s", "reward_std", "weights_version", "num_sequences", "accuracy"};
   std::string out = "<div class=\"charts\">\n";
   for (const Panel& panel : panels()) {
     out += draw_panel(panel, columns, shown);
-    if (panel.title == "Reward") out += draw_family("Reward by rule", "", kRewardPartPrefix, false, columns, shown);
+    if (panel.title == "Reward")
+      out +=
+          draw_family("Reward by rule", "", kRewardPartPrefix, false, columns, shown) + draw_accuracy(columns, summary);
     if (panel.title == "Speed") out += draw_family("Time per step", "seconds", kSecondsPrefix, true, columns, shown);
   }
   for (const std::string& name : columns.with_prefix("")) {
     if (shown.contains(name)) continue;
     const MetricName* known = find_metric(name);
-    out += draw_panel({name, known ? std::string(known->unit) : "", {{name, name}}}, columns, shown);
+    out += draw_panel({name, known ? std::string(known->unit) : "", {{name, name}}, false}, columns, shown);
   }
   return out + "</div>\n";
 }
@@ -142,11 +164,6 @@ std::string duration_text(double s) {
   else
     std::snprintf(text, sizeof(text), "%.3g s", s);
   return text;
-}
-
-double number_in(const json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_number() ? found->get<double>() : kNone;
 }
 
 std::string tile(const std::string& label, const std::string& value, const std::string& extra = "") {
@@ -228,8 +245,9 @@ std::string render_report(const std::string& title, const std::vector<StepMetric
       escape_html(title) + " – Troupe</title><style>" + std::string(kReportStyle) +
       "</style></head><body><main>\n<h1>" + escape_html(title) + "</h1>\n<p class=\"sub\">" + subtitle(topology, run) +
       "</p>\n" + tiles(steps, columns, summary) + "<h2>Curves</h2>\n" +
-      (steps.empty() ? "<p class=\"sub\">No step was completed.</p>\n" : draw_all(columns)) + "<div class=\"pair\">" +
-      table("Summary", summary) + table("Environment", run.value("environment", json::object())) + "</div>\n";
+      (steps.empty() ? "<p class=\"sub\">No step was completed.</p>\n" : draw_all(columns, summary)) +
+      "<div class=\"pair\">" + table("Summary", summary) +
+      table("Environment", run.value("environment", json::object())) + "</div>\n";
   if (!topology.empty())
     page +=
         "<h2>Configuration</h2><div class=\"box\"><details><summary>the topology with every default filled in"

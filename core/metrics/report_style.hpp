@@ -18,7 +18,7 @@ h1{font-size:24px;margin:0 0 2px;letter-spacing:-.01em}h2{font-size:17px;margin:
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px}
 .tile,figure,.box{background:var(--card);border:1px solid var(--grid);border-radius:12px}
 .tile{padding:12px 16px}.tile span{display:block;color:var(--soft);font-size:13px}
-.tile b{font-size:22px;font-variant-numeric:tabular-nums;font-weight:650}
+.tile b{font-size:22px;white-space:nowrap;font-variant-numeric:tabular-nums;font-weight:650}
 .tile em{font-style:normal;font-size:13px;margin-left:6px;color:var(--soft)}.tile em.up{color:var(--good)}.tile em.down{color:var(--bad)}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(380px,100%),1fr));gap:14px}
 figure{margin:0;padding:12px 12px 6px}figcaption{font-size:14px;min-height:22px;padding:0 4px 6px}

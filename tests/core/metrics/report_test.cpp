@@ -58,6 +58,7 @@ TEST(Report, ShowsTheAccuracyGained) {
   const std::string page = render_report("a<b>\"&", some_steps(3), summary, kNone, {{"environment", {{"cpu", "X&Y"}}}});
   EXPECT_NE(page.find("+45.0 points"), std::string::npos);
   EXPECT_NE(page.find("36 %"), std::string::npos);
+  EXPECT_NE(page.find("<b>Held-out accuracy</b>"), std::string::npos);
   EXPECT_NE(page.find("a&lt;b&gt;&quot;&amp;"), std::string::npos);
   EXPECT_NE(page.find("X&amp;Y"), std::string::npos);
   EXPECT_EQ(count_of(page, "<script>"), 1u) << "only the page's own";
