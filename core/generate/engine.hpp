@@ -90,6 +90,8 @@ class Engine {
   void submit(GenerateRequest request);
 
   // One pass: a token for every running answer, and a slice of waiting prompts. False when there was nothing to do.
+  // Throws std::runtime_error when logits are not finite (a model that diverged): requests stay as they were, to be
+  // cancelled, or stepped on with other weights.
   bool step();
 
   // A request all of whose answers are done, oldest first; nullopt when there is none.

@@ -1,0 +1,62 @@
+// A decoder's weights as the kernels read them: panels of 32 output columns, the projections of one input fused
+// (queries, keys, values; gates and ups interleaved by 16), in one block of memory.
+//
+// A panel of [n, k] is [k / step][32][step] elements, step 2 for bfloat16 (pairs, as vdpbf16ps and the AMX tiles take
+// them) and 1 for float32.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/generate/decoder_sizes.hpp"
+#include "core/generate/memory_block.hpp"
+#include "core/models/config.hpp"
+#include "core/models/state_dict.hpp"
+
+namespace troupe {
+
+struct PackedLinear {
+  size_t offset = 0;  // of the panels in the block, bytes
+  int64_t k = 0, num_panels = 0;
+  std::vector<float> bias;  // [32 * num_panels], or empty
+};
+
+struct PackedLayer {
+  std::vector<float> attention_norm, mlp_norm;  // [hidden_padded]
+  std::vector<float> q_norm, k_norm;            // [head_dim_padded], or empty
+  PackedLinear qkv, o, gate_up, down;
+};
+
+class PackedWeights {
+ public:
+  PackedWeights(const DecoderConfig& config, bool bf16);
+
+  // Packs, with `threads` threads of its own. May be called again: the memory is used again. Weights may be float32 or
+  // bfloat16, whatever this packs to, and are read where they lie. Throws std::invalid_argument naming a tensor that is
+  // missing or of another shape; what was packed before is then lost.
+  void pack(const StateDict& weights, int threads);
+
+  const std::vector<PackedLayer>& layers() const { return layers_; }
+  const std::vector<float>& final_norm() const { return final_norm_; }
+  const PackedLinear& head() const { return head_; }
+  const void* data(const PackedLinear& linear) const { return block_.data() + linear.offset; }
+  // Own embedding rows, elements [vocab][hidden_padded]; nullptr when the head's weights are the embeddings.
+  const void* embeddings() const { return config_.tie_embeddings ? nullptr : block_.data() + embeddings_offset_; }
+  size_t bytes() const { return used_bytes_; }
+
+ private:
+  PackedLinear place(int64_t n, int64_t k);
+
+  const DecoderConfig config_;
+  const DecoderSizes sizes_;
+  const bool bf16_;
+  std::vector<PackedLayer> layers_;
+  std::vector<float> final_norm_;
+  PackedLinear head_;
+  size_t embeddings_offset_ = 0;
+  size_t used_bytes_ = 0;
+  MemoryBlock block_;
+};
+
+}  // namespace troupe

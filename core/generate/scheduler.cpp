@@ -1,0 +1,405 @@
+#include "core/generate/scheduler.hpp"
+
+#include <algorithm>
+#include <exception>
+#include <thread>
+
+#include "core/generate/answer_text.hpp"
+#include "core/generate/decoder_sizes.hpp"
+#include "core/generate/philox.hpp"
+
+namespace troupe {
+namespace {
+
+using kernels::kPageTokens;
+
+constexpr int64_t kPromptRows = 512;  // prompt tokens in one pass
+constexpr int64_t kLogitRows = 64;    // rows of logits held at a time
+
+int64_t pages_for(int64_t tokens) {
+  return round_up(tokens, kPageTokens) / kPageTokens;
+}
+
+[[noreturn]] void refuse(const std::string& what) {
+  throw std::invalid_argument(what);
+}
+
+EngineOptions checked(EngineOptions o) {
+  if (o.dtype != at::kFloat && o.dtype != at::kBFloat16) refuse("engine: dtype must be float32 or bfloat16");
+  if (o.threads == 0) o.threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  if (o.threads < 1 || o.threads > 1024)
+    refuse("engine: threads is " + std::to_string(o.threads) + ", expected 0 to 1024");
+  if (o.max_batch < 1 || o.max_batch > 65536)
+    refuse("engine: max_batch is " + std::to_string(o.max_batch) + ", expected 1 to 65536");
+  if (o.max_tokens < kPageTokens || o.max_tokens > int64_t{1} << 31)
+    refuse("engine: max_tokens is " + std::to_string(o.max_tokens) + ", expected 16 to 2^31");
+  if (o.max_requests < 1) refuse("engine: max_requests is " + std::to_string(o.max_requests) + ", expected 1 or more");
+  if (!o.plain_kernels && !o.device.is_cpu()) refuse("engine: on " + o.device.str() + " only plain_kernels run");
+  return o;
+}
+
+// As far as rotary positions are meant to go; "dynamic" stretches them by its factor.
+int64_t position_limit(const DecoderConfig& c) {
+  if (c.rope.type != "dynamic") return c.max_positions;
+  return static_cast<int64_t>(static_cast<double>(c.max_positions) * std::max(1.0, c.rope.factor));
+}
+
+std::unique_ptr<CachedDecoder> make_decoder(const DecoderConfig& config, const EngineOptions& o,
+                                            const ScoreLimits& limits, WorkerPool& pool) {
+  const bool bf16 = o.dtype == at::kBFloat16;
+  const kernels::KernelTable& table = kernels::choose(o.kernels, bf16);
+  const CachedDecoderOptions options{.config = config,
+                                     .num_pages = o.max_tokens / kPageTokens,
+                                     .max_rows = limits.max_rows,
+                                     .max_logits = limits.max_logits};
+  return o.plain_kernels ? make_plain_decoder(options, table, o.dtype, o.device)
+                         : make_packed_decoder(options, table, pool);
+}
+
+void check_ids(std::span<const int32_t> tokens, int64_t vocab_size, const char* what) {
+  for (size_t i = 0; i < tokens.size(); ++i)
+    if (tokens[i] < 0 || tokens[i] >= vocab_size)
+      refuse(std::string(what) + ": token " + std::to_string(i) + " is " + std::to_string(tokens[i]) +
+             ", expected 0 to " + std::to_string(vocab_size - 1));
+}
+
+}  // namespace
+
+Engine::Scheduler::Scheduler(DecoderConfig config, const StateDict& weights, TextDecoder decode_text,
+                             EngineOptions options, uint64_t version)
+    : config_(std::move(config)),
+      decode_text_(std::move(decode_text)),
+      options_(checked(std::move(options))),
+      position_limit_(position_limit(config_)),
+      limits_{.max_rows = options_.max_batch + kPromptRows, .max_logits = kLogitRows},
+      pool_(options_.plain_kernels ? 1 : options_.threads),
+      decoder_(make_decoder(config_, options_, limits_, pool_)),
+      pages_(options_.max_tokens / kPageTokens),
+      version_(version) {
+  prepare_weights(weights, version);
+  swap_prepared();
+}
+
+// ---- requests -------------------------------------------------------------------------------------------------------
+
+int64_t Engine::Scheduler::own_pages(const GenerateRequest& ask) const {
+  const auto prompt = static_cast<int64_t>(ask.prompt.size());
+  // The last token of an answer is never fed back: it needs no room.
+  return pages_for(prompt + ask.sampling.max_new_tokens - 1) - prompt / kPageTokens;
+}
+
+void Engine::Scheduler::check(const GenerateRequest& ask) const {
+  const std::string name = "request " + std::to_string(ask.id);
+  const auto prompt = static_cast<int64_t>(ask.prompt.size());
+  if (requests_.contains(ask.id)) refuse(name + ": a request of this id is in the engine");
+  if (ask.num_samples < 1 || ask.num_samples > 65536)
+    refuse(name + ": num_samples is " + std::to_string(ask.num_samples) + ", expected 1 to 65536");
+  if (prompt < 1) refuse(name + ": the prompt is empty");
+  check_ids(ask.prompt, config_.vocab_size, (name + ": prompt").c_str());
+  check_sampling(ask.sampling);
+  if (ask.sampling.max_new_tokens > position_limit_ - prompt)
+    refuse(name + ": a prompt of " + std::to_string(prompt) + " and max_new_tokens " +
+           std::to_string(ask.sampling.max_new_tokens) + " exceed the model's " + std::to_string(position_limit_) +
+           " positions");
+  if (pages_for(prompt) + own_pages(ask) > pages_.capacity())
+    refuse(name + ": one answer needs room for " + std::to_string((pages_for(prompt) + own_pages(ask)) * kPageTokens) +
+           " tokens, the KV cache has " + std::to_string(pages_.capacity() * kPageTokens));
+  if (!ask.sampling.stop.empty() && !decode_text_)
+    refuse(name + ": stop strings need a text decoder, the engine has none");
+}
+
+void Engine::Scheduler::submit(GenerateRequest ask) {
+  check(ask);
+  if (static_cast<int64_t>(requests_.size()) >= options_.max_requests)
+    throw std::runtime_error("request " + std::to_string(ask.id) + ": the engine holds " +
+                             std::to_string(requests_.size()) + " requests, its limit");
+  auto request = std::make_unique<Request>();
+  request->completions.resize(static_cast<size_t>(ask.num_samples));
+  request->ask = std::move(ask);
+  waiting_.push_back(request.get());
+  requests_.emplace(request->ask.id, std::move(request));
+}
+
+std::optional<Finished> Engine::Scheduler::take_finished() {
+  if (finished_.empty()) return std::nullopt;
+  Request* request = finished_.front();
+  finished_.pop_front();
+  Finished done{request->ask.id, std::move(request->completions)};
+  requests_.erase(done.id);
+  return done;
+}
+
+bool Engine::Scheduler::cancel(uint64_t id) {
+  const auto found = requests_.find(id);
+  if (found == requests_.end()) return false;
+  Request* request = found->second.get();
+  std::erase_if(answers_, [&](const std::unique_ptr<Answer>& a) {
+    if (a->request != request) return false;
+    for (int32_t page : a->pages) pages_.release(page);
+    return true;
+  });
+  for (int32_t page : request->prompt_pages) pages_.release(page);
+  std::erase(waiting_, request);
+  std::erase(prompts_, request);
+  std::erase(finished_, request);
+  requests_.erase(found);
+  return true;
+}
+
+// ---- admission ------------------------------------------------------------------------------------------------------
+
+bool Engine::Scheduler::has_room(const Request& r) const {
+  if (static_cast<int64_t>(answers_.size()) >= options_.max_batch) return false;
+  const int64_t prompt = r.started == 0 ? pages_for(r.prompt_length()) : 0;
+  return prompt + own_pages(r.ask) <= pages_.num_free();
+}
+
+void Engine::Scheduler::admit() {
+  while (!waiting_.empty() && has_room(*waiting_.front())) {
+    Request& r = *waiting_.front();
+    if (r.started == 0) {
+      r.prompt_pages = pages_.take(pages_for(r.prompt_length()));
+      prompts_.push_back(&r);
+    }
+    start_answer(r);
+    if (r.started < r.ask.num_samples) continue;
+    waiting_.pop_front();
+    if (r.prompt_ready()) release_prompt(r);
+  }
+}
+
+void Engine::Scheduler::start_answer(Request& r) {
+  auto answer = std::make_unique<Answer>();
+  answer->request = &r;
+  answer->sample = r.started++;
+  const int64_t shared = r.prompt_length() / kPageTokens;
+  answer->pages.assign(r.prompt_pages.begin(), r.prompt_pages.begin() + shared);
+  for (int32_t page : answer->pages) pages_.hold(page);
+  const std::vector<int32_t> own = pages_.take(own_pages(r.ask));
+  answer->pages.insert(answer->pages.end(), own.begin(), own.end());
+  answers_.push_back(std::move(answer));
+  if (!r.prompt_ready()) return;
+  Answer& late = *answers_.back();
+  give_first_page(late);
+  append(late, draw(late, {r.logits.data(), r.stats.data(), config_.vocab_size}), r.logits_version);
+}
+
+// The prompt's last page is shared only when it is full: else each answer continues its own copy.
+void Engine::Scheduler::give_first_page(Answer& answer) {
+  const Request& r = *answer.request;
+  const int64_t shared = r.prompt_length() / kPageTokens;
+  if (r.prompt_length() % kPageTokens != 0)
+    decoder_->copy_page(r.prompt_pages.back(), answer.pages[static_cast<size_t>(shared)]);
+}
+
+void Engine::Scheduler::add_computed(Request& r, int64_t prompt_tokens) {
+  r.prompt_done += prompt_tokens;
+  prompt_tokens_ += static_cast<uint64_t>(prompt_tokens);
+}
+
+void Engine::Scheduler::finish_prompt(Request& r, const LogitRow& row) {
+  add_computed(r, r.prompt_length() - r.prompt_done);
+  std::erase(prompts_, &r);
+  for (const auto& answer : answers_)
+    if (answer->request == &r) give_first_page(*answer);
+  if (r.started == r.ask.num_samples) return release_prompt(r);
+  r.logits.assign(row.values, row.values + round_up(row.vocab_size, 16));
+  const int64_t blocks = (row.vocab_size + kernels::kLogitBlock - 1) / kernels::kLogitBlock;
+  r.stats.assign(row.stats, row.stats + blocks);
+  r.logits_version = version_;
+}
+
+void Engine::Scheduler::release_prompt(Request& r) {
+  for (int32_t page : r.prompt_pages) pages_.release(page);
+  r.prompt_pages.clear();
+  r.logits = {};
+  r.stats = {};
+}
+
+// ---- a step ---------------------------------------------------------------------------------------------------------
+
+void Engine::Scheduler::add_answers(Pass& pass) {
+  for (const auto& answer : answers_) {
+    const std::vector<int32_t>& tokens = answer->completion().tokens;
+    if (tokens.empty()) continue;  // its prompt is not ready
+    const int64_t start = answer->request->prompt_length() + static_cast<int64_t>(tokens.size()) - 1;
+    pass.slices.push_back({.pages = answer->pages.data(),
+                           .start = start,
+                           .tokens = std::span(tokens).last(1),
+                           .sequence_length = start + 1});
+    DrawRow row{.logits = {pass.num_rows++, inverse_temperature(answer->request->ask.sampling)},
+                .answers = {answer.get()},
+                .draws = {}};
+    pass.rows.push_back(std::move(row));
+  }
+}
+
+void Engine::Scheduler::add_prompts(Pass& pass) {
+  int64_t left = kPromptRows;
+  for (Request* r : prompts_) {
+    if (left == 0) return;
+    const int64_t n = std::min(left, r->prompt_length() - r->prompt_done);
+    pass.slices.push_back(
+        {.pages = r->prompt_pages.data(),
+         .start = r->prompt_done,
+         .tokens = std::span(r->ask.prompt).subspan(static_cast<size_t>(r->prompt_done), static_cast<size_t>(n)),
+         .sequence_length = r->prompt_length()});
+    left -= n;
+    pass.num_rows += n;
+    if (r->prompt_done + n < r->prompt_length()) {
+      pass.unfinished_prompt = r;
+      pass.unfinished_tokens = n;
+      break;
+    }
+    DrawRow row{
+        .logits = {pass.num_rows - 1, inverse_temperature(r->ask.sampling)}, .prompt = r, .answers = {}, .draws = {}};
+    for (const auto& answer : answers_)
+      if (answer->request == r) row.answers.push_back(answer.get());
+    pass.rows.push_back(std::move(row));
+  }
+}
+
+bool Engine::Scheduler::step() {
+  const uint64_t before = generated_tokens_;
+  admit();
+  end_answers();
+  Pass pass;
+  add_answers(pass);
+  add_prompts(pass);
+  if (pass.slices.empty()) return generated_tokens_ != before;
+  decoder_->forward(pass.slices);
+  if (pass.unfinished_prompt) add_computed(*pass.unfinished_prompt, pass.unfinished_tokens);
+  for (size_t first = 0; first < pass.rows.size(); first += static_cast<size_t>(limits_.max_logits)) {
+    const size_t count = std::min(pass.rows.size() - first, static_cast<size_t>(limits_.max_logits));
+    draw_rows(std::span(pass.rows).subspan(first, count));
+  }
+  end_answers();
+  return true;
+}
+
+Draw Engine::Scheduler::draw(const Answer& answer, const LogitRow& row) const {
+  const GenerateRequest& ask = answer.request->ask;
+  const std::vector<int32_t>& tokens = answer.completion().tokens;
+  const double uniform =
+      token_uniform(ask.seed, ask.draw, static_cast<uint32_t>(answer.sample), static_cast<uint32_t>(tokens.size()));
+  return draw_token(decoder_->kernels(), row, ask.sampling, ask.prompt, tokens, uniform);
+}
+
+void Engine::Scheduler::draw_rows(std::span<DrawRow> rows) {
+  std::vector<LogitRequest> requests;
+  for (const DrawRow& row : rows) requests.push_back(row.logits);
+  decoder_->compute_logits(requests);
+  std::vector<std::exception_ptr> errors(rows.size());
+  pool_.run([&](int thread) {
+    const Share share = pool_.share(static_cast<int64_t>(rows.size()), thread);
+    for (auto i = static_cast<size_t>(share.begin); i < static_cast<size_t>(share.end); ++i) {
+      try {
+        for (const Answer* answer : rows[i].answers)
+          rows[i].draws.push_back(draw(*answer, decoder_->logits(static_cast<int64_t>(i))));
+      } catch (...) {
+        errors[i] = std::current_exception();
+      }
+    }
+  });
+  for (const std::exception_ptr& error : errors)
+    if (error) std::rethrow_exception(error);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].prompt) finish_prompt(*rows[i].prompt, decoder_->logits(static_cast<int64_t>(i)));
+    for (size_t j = 0; j < rows[i].answers.size(); ++j) append(*rows[i].answers[j], rows[i].draws[j], version_);
+  }
+}
+
+void Engine::Scheduler::append(Answer& answer, const Draw& draw, uint64_t version) {
+  Completion& c = answer.completion();
+  c.tokens.push_back(draw.token);
+  c.logprobs.push_back(draw.logprob);
+  c.versions.push_back(static_cast<int32_t>(version));
+  ++generated_tokens_;
+  answer.over = is_over(answer, c.finish);
+}
+
+bool Engine::Scheduler::is_over(const Answer& answer, FinishReason& reason) const {
+  const Sampling& s = answer.request->ask.sampling;
+  const std::vector<int32_t>& tokens = answer.completion().tokens;
+  if (!s.ignore_eos && std::ranges::find(config_.eos_tokens, tokens.back()) != config_.eos_tokens.end()) {
+    reason = FinishReason::kEos;
+  } else if (reaches_stop(decode_text_, tokens, s.stop)) {
+    reason = FinishReason::kStop;
+  } else if (static_cast<int64_t>(tokens.size()) >= s.max_new_tokens) {
+    reason = FinishReason::kLength;
+  } else {
+    return false;
+  }
+  return true;
+}
+
+// Takes out the answers that are over; a request whose answers are all over is finished.
+void Engine::Scheduler::end_answers() {
+  std::erase_if(answers_, [&](const std::unique_ptr<Answer>& answer) {
+    if (!answer->over) return false;
+    Request& r = *answer->request;
+    Completion& c = answer->completion();
+    if (decode_text_) c.text = final_text(decode_text_, c.tokens, r.ask.sampling.stop);
+    for (int32_t page : answer->pages) pages_.release(page);
+    if (++r.ended == r.ask.num_samples) finished_.push_back(&r);
+    return true;
+  });
+}
+
+// ---- weights, scores, figures
+// -----------------------------------------------------------------------------------------
+
+void Engine::Scheduler::prepare_weights(const StateDict& weights, uint64_t version) {
+  decoder_->prepare(weights);
+  const std::lock_guard lock(prepared_mutex_);
+  prepared_version_ = version;
+}
+
+bool Engine::Scheduler::swap_prepared() {
+  const std::lock_guard lock(prepared_mutex_);
+  if (!decoder_->swap()) return false;
+  version_ = prepared_version_;
+  return true;
+}
+
+std::vector<float> Engine::Scheduler::logprobs(std::span<const int32_t> tokens, std::span<const int32_t> prompt_lengths,
+                                               std::span<const int32_t> response_lengths, double temperature) {
+  if (prompt_lengths.size() != response_lengths.size())
+    refuse("logprobs: " + std::to_string(prompt_lengths.size()) + " prompt lengths, " +
+           std::to_string(response_lengths.size()) + " response lengths");
+  if (!(temperature > 0)) refuse("logprobs: temperature is " + std::to_string(temperature) + ", expected above 0");
+  int64_t total = 0;
+  for (size_t i = 0; i < prompt_lengths.size(); ++i) {
+    if (prompt_lengths[i] < 1 || response_lengths[i] < 0)
+      refuse("logprobs: sequence " + std::to_string(i) + " has a prompt of " + std::to_string(prompt_lengths[i]) +
+             " and a response of " + std::to_string(response_lengths[i]) + " tokens");
+    total += int64_t{prompt_lengths[i]} + response_lengths[i];
+  }
+  if (total != static_cast<int64_t>(tokens.size()))
+    refuse("logprobs: the lengths add up to " + std::to_string(total) + ", there are " + std::to_string(tokens.size()) +
+           " tokens");
+  check_ids(tokens, config_.vocab_size, "logprobs");
+  return score_tokens(*decoder_, pages_, limits_, tokens, prompt_lengths, response_lengths, temperature,
+                      config_.rope.type != "dynamic");
+}
+
+std::vector<float> Engine::Scheduler::logits(std::span<const int32_t> tokens, int64_t rows) {
+  if (tokens.empty() || rows < 1 || rows > static_cast<int64_t>(tokens.size()))
+    refuse("logits: " + std::to_string(rows) + " rows of " + std::to_string(tokens.size()) + " tokens");
+  check_ids(tokens, config_.vocab_size, "logits");
+  return sequence_logits(*decoder_, pages_, limits_, tokens, rows);
+}
+
+EngineStats Engine::Scheduler::stats() const {
+  EngineStats s;
+  for (const auto& answer : answers_) s.running_sequences += answer->request->prompt_ready();
+  s.waiting_requests = static_cast<int64_t>(waiting_.size());
+  s.kv_tokens_capacity = pages_.capacity() * kPageTokens;
+  s.kv_tokens_held = (pages_.capacity() - pages_.num_free()) * kPageTokens;
+  s.generated_tokens = generated_tokens_;
+  s.prompt_tokens = prompt_tokens_;
+  s.version = version_;
+  return s;
+}
+
+}  // namespace troupe
