@@ -13,17 +13,17 @@ namespace troupe {
 struct RopeConfig {
   std::string type = "default";
   double theta = 10000.0;
-  double factor = 1.0;                     // linear, dynamic, yarn, llama3
-  int64_t original_max_positions = 0;      // dynamic, yarn, llama3; 0: DecoderConfig::max_positions
-  double attention_factor = 0.0;           // yarn; 0: derived from factor (0.1 ln(factor) + 1)
-  double mscale = 0.0, mscale_all_dim = 0.0;  // yarn; 0: unset
-  double beta_fast = 32.0, beta_slow = 1.0;   // yarn
-  bool truncate = true;                       // yarn: round the correction range to whole dimensions
+  double factor = 1.0;                                   // linear, dynamic, yarn, llama3
+  int64_t original_max_positions = 0;                    // dynamic, yarn, llama3; 0: DecoderConfig::max_positions
+  double attention_factor = 0.0;                         // yarn; 0: derived from factor (0.1 ln(factor) + 1)
+  double mscale = 0.0, mscale_all_dim = 0.0;             // yarn; 0: unset
+  double beta_fast = 32.0, beta_slow = 1.0;              // yarn
+  bool truncate = true;                                  // yarn: round the correction range to whole dimensions
   double low_freq_factor = 1.0, high_freq_factor = 4.0;  // llama3
 };
 
 struct DecoderConfig {
-  std::string family = "llama";   // model_type: "llama", "qwen2", "qwen3", "minimind"
+  std::string family = "llama";  // model_type: "llama", "qwen2", "qwen3", "minimind"
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
@@ -34,12 +34,12 @@ struct DecoderConfig {
   double rms_norm_eps = 1e-6;
   int64_t max_positions = 2048;
   RopeConfig rope;
-  bool tie_embeddings = false;    // lm_head.weight is model.embed_tokens.weight
-  bool qkv_bias = false;          // Qwen2; Llama with attention_bias
-  bool o_bias = false;            // Llama with attention_bias
+  bool tie_embeddings = false;  // lm_head.weight is model.embed_tokens.weight
+  bool qkv_bias = false;        // Qwen2; Llama with attention_bias
+  bool o_bias = false;          // Llama with attention_bias
   bool mlp_bias = false;
-  bool qk_norm = false;           // Qwen3, MiniMind: RMSNorm over head_dim on queries and keys, before RoPE
-  int64_t bos_token = -1;         // -1: none
+  bool qk_norm = false;    // Qwen3, MiniMind: RMSNorm over head_dim on queries and keys, before RoPE
+  int64_t bos_token = -1;  // -1: none
   int64_t pad_token = -1;
   std::vector<int64_t> eos_tokens;  // any of them ends an answer (generation_config.json wins over config.json)
 };

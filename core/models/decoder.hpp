@@ -50,7 +50,7 @@ class Decoder {
   at::Tensor scalars(const at::Tensor& hidden) const;
 
   // The output projection [V, D]; the embedding itself when tied.
-  const Weight& head() const;
+  const ParameterView& head() const;
   bool has_score() const;
 
   // What an optimizer steps: the whole model, the adapters, or (frozen) nothing: nullptr.

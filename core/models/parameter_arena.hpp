@@ -22,7 +22,7 @@
 namespace troupe {
 
 // One matrix or vector of the network as computation sees it.
-struct Weight {
+struct ParameterView {
   at::Tensor value;  // compute dtype, [out, in] or [n]; undefined: the network has no such weight
   at::Tensor grad;   // float32, same shape; undefined: frozen
 };
@@ -54,7 +54,7 @@ class ParameterArena {
   int64_t parameters() const { return parameters_; }  // without gaps
 
   // The block whose first part has this name.
-  Weight weight(std::string_view first_part) const;
+  ParameterView weight(std::string_view first_part) const;
   bool contains(std::string_view name) const;
 
   // Views by Hugging Face name of one of the buffers above.

@@ -25,7 +25,8 @@ class AdamW {
   // The arena must outlive the optimizer and be trainable. Moments take memory with the first step.
   AdamW(ParameterArena& arena, const AdamWConfig& config);
 
-  // One update with gradients g * gradient_scale (clipping folded in) and rate learning_rate * rate_factor.
+  // One update with gradients g * gradient_scale (clipping folded in) and rate learning_rate * rate_factor; leaves the
+  // gradients zero.
   void step(double rate_factor, double gradient_scale);
 
   // sqrt(sum g^2), float64 accumulation in a fixed order.

@@ -27,7 +27,7 @@ struct TokenLogProbOptions {
 //   d logprob_i / d logits_i = (onehot(t_i) - p_i) / temperature,  d entropy_i / d logits_i = -p_i (log p_i + H_i) /
 //   temperature.
 // Throws std::invalid_argument on a wrong shape or dtype, a target outside [0, V) or temperature <= 0.
-TokenLogProbs token_logprobs(const at::Tensor& hidden, const Weight& head, const at::Tensor& targets,
+TokenLogProbs token_logprobs(const at::Tensor& hidden, const ParameterView& head, const at::Tensor& targets,
                              const TokenLogProbOptions& options = {});
 
 }  // namespace troupe

@@ -1,0 +1,2 @@
+#define TROUPE_ROWS_SET avx512
+#include "core/models/kernels/rows_table.inl"

@@ -1,0 +1,190 @@
+#include "core/models/layer_ops.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include "core/models/kernels/rows.hpp"
+
+namespace troupe {
+namespace {
+
+using rows::Bf16;
+
+// Elements a thread should have at least, so that handing out work costs nothing beside it.
+constexpr int64_t kGrain = 16384;
+
+template <class Work>
+void for_rows(int64_t count, int64_t width, const Work& work) {
+  at::parallel_for(0, count, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, width)), work);
+}
+
+template <class T>
+const T* read(const at::Tensor& x) {
+  return x.defined() ? static_cast<const T*>(x.const_data_ptr()) : nullptr;
+}
+template <class T>
+T* write(const at::Tensor& x) {
+  return x.defined() ? static_cast<T*>(x.mutable_data_ptr()) : nullptr;
+}
+
+// Calls f with float or Bf16 as the compute dtype says.
+template <class F>
+void with_type(at::ScalarType type, const F& f) {
+  if (type == at::kFloat) return f(float{});
+  if (type == at::kBFloat16) return f(Bf16{});
+  throw std::invalid_argument(std::string("compute dtype ") + c10::toString(type) + ": expected Float or BFloat16");
+}
+
+template <class T>
+void add_norm_rows(at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight, double eps,
+                   at::Tensor& normalised, at::Tensor& reciprocal_rms, at::Tensor& y) {
+  const auto& row = rows::kernels().typed<T>();
+  const int64_t n = residual.size(1);
+  float *x = write<float>(residual), *rms = write<float>(reciprocal_rms);
+  const T *d = read<T>(delta), *w = read<T>(weight);
+  T *kept = write<T>(normalised), *out = write<T>(y);
+  for_rows(residual.size(0), n, [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) {
+      const float reciprocal = row.add_norm(x + s * n, d ? d + s * n : nullptr, w, static_cast<float>(eps), n,
+                                            kept ? kept + s * n : nullptr, out + s * n);
+      if (rms) rms[s] = reciprocal;
+    }
+  });
+}
+
+template <class T>
+void norm_backward_rows(const at::Tensor& dy, const at::Tensor& normalised, const at::Tensor& reciprocal_rms,
+                        const at::Tensor& weight, at::Tensor& dresidual, at::Tensor& copy, at::Tensor& dweight) {
+  const auto& row = rows::kernels().typed<T>();
+  const int64_t count = dy.size(0), n = dy.size(1);
+  // A fixed number of partial sums: the bits do not depend on which thread takes which rows.
+  constexpr int64_t kParts = 16;
+  const int64_t per_part = (count + kParts - 1) / kParts;
+  const at::Tensor partial = dweight.defined() ? at::zeros({kParts, n}, at::kFloat) : at::Tensor();
+  const T *g = read<T>(dy), *x = read<T>(normalised), *w = read<T>(weight);
+  const float* rms = read<float>(reciprocal_rms);
+  float *dx = write<float>(dresidual), *sums = write<float>(partial);
+  T* dx_copy = write<T>(copy);
+  at::parallel_for(0, kParts, 1, [&](int64_t part_begin, int64_t part_end) {
+    for (int64_t part = part_begin; part < part_end; ++part)
+      for (int64_t s = part * per_part; s < std::min(count, (part + 1) * per_part); ++s)
+        row.norm_backward(g + s * n, x + s * n, w, rms[s], n, dx + s * n, dx_copy + s * n,
+                          sums ? sums + part * n : nullptr);
+  });
+  if (dweight.defined()) dweight.add_(partial.sum(0));
+}
+
+// Rows of gate | up with their result.
+template <class T, class Work>
+void for_gate_rows(const at::Tensor& gate_up, at::Tensor& y, const Work& work) {
+  const int64_t n = y.size(1);
+  T *both = write<T>(gate_up), *out = write<T>(y);
+  for_rows(y.size(0), n, [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) work(both + s * 2 * n, both + s * 2 * n + n, n, out + s * n);
+  });
+}
+
+}  // namespace
+
+void add_norm(at::Tensor& residual, const at::Tensor& delta, const at::Tensor& weight, double eps,
+              at::Tensor& normalised, at::Tensor& reciprocal_rms, at::Tensor& y) {
+  if (residual.is_cpu())
+    return with_type(y.scalar_type(), [&](auto type) {
+      add_norm_rows<decltype(type)>(residual, delta, weight, eps, normalised, reciprocal_rms, y);
+    });
+  if (delta.defined()) residual.add_(delta);
+  const at::Tensor reciprocal = residual.pow(2).mean(-1).add(eps).rsqrt();
+  const at::Tensor unit = (residual * reciprocal.unsqueeze(-1)).to(y.scalar_type());
+  if (normalised.defined()) normalised.copy_(unit);
+  if (reciprocal_rms.defined()) reciprocal_rms.copy_(reciprocal);
+  at::mul_out(y, unit, weight);
+}
+
+void norm_output(const at::Tensor& normalised, const at::Tensor& weight, at::Tensor& y) {
+  if (!y.is_cpu()) {
+    at::mul_out(y, normalised, weight);
+    return;
+  }
+  with_type(y.scalar_type(), [&]<class T>(T) {
+    const auto& row = rows::kernels().typed<T>();
+    const int64_t n = y.size(1);
+    const T *x = read<T>(normalised), *w = read<T>(weight);
+    T* out = write<T>(y);
+    for_rows(y.size(0), n, [&](int64_t begin, int64_t end) {
+      for (int64_t s = begin; s < end; ++s) row.scale(x + s * n, w, n, out + s * n);
+    });
+  });
+}
+
+void norm_backward(const at::Tensor& dy, const at::Tensor& normalised, const at::Tensor& reciprocal_rms,
+                   const at::Tensor& weight, at::Tensor& dresidual, at::Tensor& copy, at::Tensor dweight) {
+  if (dy.is_cpu())
+    return with_type(dy.scalar_type(), [&](auto type) {
+      norm_backward_rows<decltype(type)>(dy, normalised, reciprocal_rms, weight, dresidual, copy, dweight);
+    });
+  const at::Tensor gradient = dy.to(at::kFloat), unit = normalised.to(at::kFloat), scaled = gradient * weight;
+  dresidual.add_((scaled - unit * (scaled * unit).mean(-1, true)) * reciprocal_rms.unsqueeze(-1));
+  if (!copy.is_same(dresidual)) copy.copy_(dresidual);
+  if (dweight.defined()) dweight.add_((gradient * unit).sum(0));
+}
+
+void swiglu(const at::Tensor& gate_up, at::Tensor& y) {
+  if (!y.is_cpu()) {
+    const int64_t n = y.size(1);
+    y.copy_(at::silu(gate_up.narrow(1, 0, n).to(at::kFloat)) * gate_up.narrow(1, n, n));
+    return;
+  }
+  with_type(y.scalar_type(), [&]<class T>(T) { for_gate_rows<T>(gate_up, y, rows::kernels().typed<T>().swiglu); });
+}
+
+void swiglu_backward(at::Tensor& gate_up, at::Tensor& y) {
+  if (!y.is_cpu()) {
+    const int64_t n = y.size(1);
+    at::Tensor gate = gate_up.narrow(1, 0, n), up = gate_up.narrow(1, n, n);
+    const at::Tensor g = gate.to(at::kFloat), u = up.to(at::kFloat), d = y.to(at::kFloat);
+    const at::Tensor s = at::sigmoid(g), silu = g * s;
+    gate.copy_(d * u * s * (1 + g * (1 - s)));
+    up.copy_(d * silu);
+    y.copy_(silu * u);
+    return;
+  }
+  with_type(y.scalar_type(), [&]<class T>(T) {
+    const auto work = rows::kernels().typed<T>().swiglu_backward;
+    for_gate_rows<T>(gate_up, y, [&](T* gate, T* up, int64_t n, T* out) { work(gate, up, out, n); });
+  });
+}
+
+void add_rows(at::Tensor sum, const at::Tensor& ids, const at::Tensor& x) {
+  if (!sum.is_cpu()) {
+    sum.index_add_(0, ids, x);
+    return;
+  }
+  const int64_t n = sum.size(1), count = ids.size(0);
+  const int64_t* id = ids.const_data_ptr<int64_t>();
+  const float* from = read<float>(x);
+  float* to = write<float>(sum);
+  // Threads take columns: every row is summed in the order of the tokens.
+  at::parallel_for(0, n, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t s = 0; s < count; ++s)
+      rows::kernels().f32.accumulate(to + id[s] * n + begin, from + s * n + begin, end - begin);
+  });
+}
+
+void add_product(at::Tensor sum, const at::Tensor& a, const at::Tensor& b) {
+  if (a.scalar_type() == at::kFloat) {
+    at::addmm_out(sum, sum, a.t(), b);
+    return;
+  }
+  const at::Tensor product = at::mm(a.t(), b);
+  if (!sum.is_cpu()) {
+    sum.add_(product);
+    return;
+  }
+  const Bf16* from = read<Bf16>(product);
+  float* to = write<float>(sum);
+  at::parallel_for(0, sum.numel(), kGrain, [&](int64_t begin, int64_t end) {
+    rows::kernels().bf16.accumulate(to + begin, from + begin, end - begin);
+  });
+}
+
+}  // namespace troupe

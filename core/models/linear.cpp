@@ -1,0 +1,44 @@
+#include "core/models/linear.hpp"
+
+#include <ATen/ATen.h>
+
+#include "core/models/layer_ops.hpp"
+
+namespace troupe {
+
+void Linear::forward(const at::Tensor& x, at::Tensor& y, bool adapted) const {
+  if (bias.value.defined())
+    at::addmm_out(y, bias.value, x, weight.value.t());
+  else
+    at::mm_out(y, x, weight.value.t());
+  if (!adapted) return;
+  for (const Adapter& adapter : adapters) {
+    at::Tensor part = y.narrow(1, adapter.begin, adapter.rows);
+    part.add_(at::mm(at::mm(x, adapter.a.value.t()), adapter.b.value.t()), adapter.scale);
+  }
+}
+
+void Linear::backward_input(const at::Tensor& dy, at::Tensor& dx, bool adapted) const {
+  at::mm_out(dx, dy, weight.value);
+  if (!adapted) return;
+  for (const Adapter& adapter : adapters) {
+    const at::Tensor part = dy.narrow(1, adapter.begin, adapter.rows);
+    dx.add_(at::mm(at::mm(part, adapter.b.value), adapter.a.value), adapter.scale);
+  }
+}
+
+void Linear::backward_weight(const at::Tensor& x, const at::Tensor& dy, bool adapted) const {
+  if (weight.grad.defined()) add_product(weight.grad, dy, x);
+  if (bias.grad.defined()) {
+    at::Tensor sum = bias.grad;
+    sum.add_(dy.sum(0, false, at::kFloat));
+  }
+  if (!adapted) return;
+  for (const Adapter& adapter : adapters) {
+    const at::Tensor part = dy.narrow(1, adapter.begin, adapter.rows);
+    add_product(adapter.b.grad, part, at::mm(x, adapter.a.value.t()) * adapter.scale);
+    add_product(adapter.a.grad, at::mm(part, adapter.b.value) * adapter.scale, x);
+  }
+}
+
+}  // namespace troupe

@@ -1,0 +1,80 @@
+// The weights of a Decoder, laid out for computation, and one pass over them. Internal to core/models.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "core/models/attention.hpp"
+#include "core/models/decoder.hpp"
+#include "core/models/linear.hpp"
+#include "core/models/workspace.hpp"
+
+namespace troupe {
+
+struct Layer {
+  ParameterView attention_norm, feed_forward_norm;  // [D]
+  HeadNorms head_norms;
+  Linear qkv;      // [(H + 2 KV) * head_dim, D]: queries, keys, values
+  Linear o;        // [D, H * head_dim]
+  Linear gate_up;  // [2 I, D]: gate, up
+  Linear down;     // [D, I]
+};
+
+// What the backward pass of a layer needs; T is the compute dtype.
+struct LayerActivations {
+  at::Tensor normalised_attention, rms_attention;        // T [S, D], float32 [S]: see layer_ops.hpp
+  at::Tensor qkv, attention, log_sum;                    // T [S, (H + 2 KV) d], T [S, H d], float32 [H, S]
+  at::Tensor normalised_feed_forward, rms_feed_forward;  // T [S, D], float32 [S]
+  at::Tensor gate_up;                                    // T [S, 2 I]
+};
+
+// One forward pass, and what is kept of it.
+struct Pass {
+  PackedTokens packed;
+  at::Tensor rows;  // int64 [R] or undefined: all
+  bool adapted = true;
+  bool keep = false;
+  RopeTable rope;
+  std::shared_ptr<Workspace> memory;
+  std::vector<LayerActivations> layers;  // kept, not checkpointing
+  std::vector<at::Tensor> layer_inputs;  // checkpointing: float32 [S, D] each
+  at::Tensor normalised, rms;            // of the final norm: T [R, D], float32 [R]
+  bool consumed = false;                 // its backward pass has overwritten it
+};
+
+struct Decoder::Network {
+  DecoderConfig config;
+  DecoderOptions options;
+  std::optional<ParameterArena> weights;   // the model; trainable with kFull
+  std::optional<ParameterArena> adapters;  // kLora: trainable
+  ParameterView embedding, final_norm, head, score;
+  std::vector<Layer> layers;
+  WorkspacePool workspaces;
+
+  Network(const DecoderConfig& config, const StateDict& state, const DecoderOptions& options);
+
+  at::Tensor forward(Pass& pass);                        // hidden states [R, D]
+  void backward(Pass& pass, const at::Tensor& dhidden);  // adds to the gradients
+
+ private:
+  struct Temporaries;
+  void build_layers();
+  void add_adapters(const StateDict& state);
+  void forward_layer(const Layer& layer, const Pass& pass, const AttentionInput& input, at::Tensor& residual,
+                     at::Tensor delta, LayerActivations& kept, Temporaries& t);
+  void feed_forward(const Layer& layer, const Pass& pass, LayerActivations& kept, Temporaries& t);
+  void backward_layer(const Layer& layer, const Pass& pass, const AttentionInput& input, LayerActivations& kept,
+                      at::Tensor& dresidual, at::Tensor& dy, Temporaries& t);
+  void backward_feed_forward(const Layer& layer, const Pass& pass, LayerActivations& kept, const at::Tensor& dy,
+                             Temporaries& t);
+  LayerActivations take_activations(Workspace& memory, int64_t tokens) const;
+  AttentionShape attention_shape() const {
+    return {config.num_heads, config.num_kv_heads, config.head_dim, config.rms_norm_eps};
+  }
+};
+
+// Name of a LoRA adapter's matrix, as PEFT writes it: module "self_attn.q_proj", which 'A' or 'B'.
+std::string adapter_name(int64_t layer, const std::string& module, char which);
+
+}  // namespace troupe

@@ -1,0 +1,172 @@
+// The forward and backward pass through all layers.
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/grad_mode.h>
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "core/models/layer_ops.hpp"
+#include "core/models/network.hpp"
+
+namespace troupe {
+
+// Memory that every layer writes anew. S tokens; T is the compute dtype.
+struct Decoder::Network::Temporaries {
+  at::Tensor y;      // T [S, D]: a norm's output, or its gradient
+  at::Tensor delta;  // T [S, D]: what a block adds to the residual, or a norm's output in the backward pass
+  at::Tensor act;    // T [S, I]: silu(gate) * up, or its gradient
+  at::Tensor heads;  // T [S, H d]: gradient of the attention's output
+  at::Tensor dqkv;   // T [S, (H + 2 KV) d]
+
+  Temporaries(Workspace& memory, int64_t tokens, const DecoderConfig& c, at::ScalarType type, bool backward)
+      : y(memory.take({tokens, c.hidden_size}, type)),
+        delta(memory.take({tokens, c.hidden_size}, type)),
+        act(memory.take({tokens, c.intermediate_size}, type)) {
+    if (!backward) return;
+    heads = memory.take({tokens, c.num_heads * c.head_dim}, type);
+    dqkv = memory.take({tokens, (c.num_heads + 2 * c.num_kv_heads) * c.head_dim}, type);
+  }
+};
+
+LayerActivations Decoder::Network::take_activations(Workspace& memory, int64_t tokens) const {
+  const auto matrix = [&](int64_t columns) { return memory.take({tokens, columns}, options.compute); };
+  const int64_t d = config.head_dim, heads = config.num_heads;
+  LayerActivations a;
+  a.normalised_attention = matrix(config.hidden_size);
+  a.rms_attention = memory.take({tokens}, at::kFloat);
+  a.qkv = matrix((heads + 2 * config.num_kv_heads) * d);
+  a.attention = matrix(heads * d);
+  a.log_sum = memory.take({heads, tokens}, at::kFloat);
+  a.normalised_feed_forward = matrix(config.hidden_size);
+  a.rms_feed_forward = memory.take({tokens}, at::kFloat);
+  a.gate_up = matrix(2 * config.intermediate_size);
+  return a;
+}
+
+// Adds `delta` (of the layer before; may be undefined) to the residual, then attention and feed-forward; leaves what
+// this layer adds in t.delta.
+void Decoder::Network::forward_layer(const Layer& layer, const Pass& pass, const AttentionInput& input,
+                                     at::Tensor& residual, at::Tensor delta, LayerActivations& kept, Temporaries& t) {
+  add_norm(residual, delta, layer.attention_norm.value, config.rms_norm_eps, kept.normalised_attention,
+           kept.rms_attention, t.y);
+  layer.qkv.forward(t.y, kept.qkv, pass.adapted);
+  attention_forward(input, layer.head_norms, kept.qkv, kept.attention, kept.log_sum);
+  layer.o.forward(kept.attention, t.delta, pass.adapted);
+  add_norm(residual, t.delta, layer.feed_forward_norm.value, config.rms_norm_eps, kept.normalised_feed_forward,
+           kept.rms_feed_forward, t.y);
+  feed_forward(layer, pass, kept, t);
+}
+
+// t.delta = feed_forward(t.y). The only place that knows how: a mixture of experts would stand here and in
+// backward_feed_forward.
+void Decoder::Network::feed_forward(const Layer& layer, const Pass& pass, LayerActivations& kept, Temporaries& t) {
+  layer.gate_up.forward(t.y, kept.gate_up, pass.adapted);
+  swiglu(kept.gate_up, t.act);
+  layer.down.forward(t.act, t.delta, pass.adapted);
+}
+
+// From dy, the gradient of what it added: gradients of its weights, and of its input in t.y. Overwrites kept.gate_up.
+void Decoder::Network::backward_feed_forward(const Layer& layer, const Pass& pass, LayerActivations& kept,
+                                             const at::Tensor& dy, Temporaries& t) {
+  layer.down.backward_input(dy, t.act, pass.adapted);
+  swiglu_backward(kept.gate_up, t.act);
+  layer.down.backward_weight(t.act, dy, pass.adapted);
+  layer.gate_up.backward_input(kept.gate_up, t.y, pass.adapted);
+  norm_output(kept.normalised_feed_forward, layer.feed_forward_norm.value, t.delta);
+  layer.gate_up.backward_weight(t.delta, kept.gate_up, pass.adapted);
+}
+
+// dresidual: gradient of the residual stream after the layer, then before it; dy is the same in the compute dtype.
+void Decoder::Network::backward_layer(const Layer& layer, const Pass& pass, const AttentionInput& input,
+                                      LayerActivations& kept, at::Tensor& dresidual, at::Tensor& dy, Temporaries& t) {
+  backward_feed_forward(layer, pass, kept, dy, t);
+  norm_backward(t.y, kept.normalised_feed_forward, kept.rms_feed_forward, layer.feed_forward_norm.value, dresidual, dy,
+                layer.feed_forward_norm.grad);
+  layer.o.backward_input(dy, t.heads, pass.adapted);
+  layer.o.backward_weight(kept.attention, dy, pass.adapted);
+  attention_backward(input, layer.head_norms, kept.qkv, kept.attention, kept.log_sum, t.heads, t.dqkv);
+  layer.qkv.backward_input(t.dqkv, t.y, pass.adapted);
+  norm_output(kept.normalised_attention, layer.attention_norm.value, t.delta);
+  layer.qkv.backward_weight(t.delta, t.dqkv, pass.adapted);
+  norm_backward(t.y, kept.normalised_attention, kept.rms_attention, layer.attention_norm.value, dresidual, dy,
+                layer.attention_norm.grad);
+}
+
+at::Tensor Decoder::Network::forward(Pass& pass) {
+  at::NoGradGuard no_grad;
+  const int64_t tokens = pass.packed.tokens.size(0);
+  const bool checkpoint = pass.keep && options.gradient_checkpointing;
+  pass.rope = rope_table(config, pass.packed);
+  pass.memory = workspaces.lease();
+  const AttentionShape shape = attention_shape();
+  const AttentionInput input{shape, pass.rope, pass.packed.cu_seqlens};
+
+  at::Tensor residual = pass.memory->take({tokens, config.hidden_size}, at::kFloat);
+  residual.copy_(embedding.value.index_select(0, pass.packed.tokens));
+  Temporaries t(*pass.memory, tokens, config, options.compute, false);
+  LayerActivations shared;
+  if (!pass.keep || checkpoint) shared = take_activations(*pass.memory, tokens);
+  if (!pass.keep) shared.normalised_attention = shared.normalised_feed_forward = shared.log_sum = at::Tensor();
+  at::Tensor delta;
+  for (const Layer& layer : layers) {
+    if (checkpoint) {
+      if (delta.defined()) residual.add_(delta), delta.reset();
+      pass.layer_inputs.push_back(pass.memory->take(residual.sizes(), at::kFloat).copy_(residual));
+    }
+    if (pass.keep && !checkpoint) pass.layers.push_back(take_activations(*pass.memory, tokens));
+    forward_layer(layer, pass, input, residual, delta, pass.layers.empty() ? shared : pass.layers.back(), t);
+    delta = t.delta;
+  }
+  if (pass.rows.defined()) {
+    residual.add_(delta);
+    delta.reset();
+    residual = residual.index_select(0, pass.rows);
+  }
+  if (pass.keep) {
+    pass.normalised = pass.memory->take(residual.sizes(), options.compute);
+    pass.rms = pass.memory->take({residual.size(0)}, at::kFloat);
+  }
+  at::Tensor hidden = at::empty(residual.sizes(), residual.options().dtype(options.compute));
+  add_norm(residual, delta, final_norm.value, config.rms_norm_eps, pass.normalised, pass.rms, hidden);
+  return hidden;
+}
+
+void Decoder::Network::backward(Pass& pass, const at::Tensor& dhidden) {
+  at::NoGradGuard no_grad;
+  if (std::exchange(pass.consumed, true))
+    throw std::runtime_error("decoder: a second backward pass through the same hidden states");
+  const int64_t tokens = pass.packed.tokens.size(0);
+  const bool wide = options.compute == at::kFloat;
+  const AttentionShape shape = attention_shape();
+  const AttentionInput input{shape, pass.rope, pass.packed.cu_seqlens};
+  Workspace& memory = *pass.memory;
+
+  at::Tensor dresidual = memory.take({tokens, config.hidden_size}, at::kFloat).zero_();
+  at::Tensor dy = wide ? dresidual : memory.take({tokens, config.hidden_size}, options.compute);
+  at::Tensor selected =
+      pass.rows.defined() ? at::zeros(dhidden.sizes(), dhidden.options().dtype(at::kFloat)) : dresidual;
+  at::Tensor copy = !pass.rows.defined() ? dy : wide ? selected : at::empty_like(dhidden);
+  norm_backward(dhidden.contiguous(), pass.normalised, pass.rms, final_norm.value, selected, copy, final_norm.grad);
+  if (pass.rows.defined()) {
+    dresidual.index_copy_(0, pass.rows, selected);
+    if (!wide) dy.copy_(dresidual);
+  }
+
+  Temporaries t(memory, tokens, config, options.compute, true);
+  LayerActivations shared;
+  at::Tensor residual;
+  if (!pass.layer_inputs.empty()) {
+    shared = take_activations(memory, tokens);
+    residual = memory.take({tokens, config.hidden_size}, at::kFloat);
+  }
+  for (size_t i = layers.size(); i-- > 0;) {
+    if (!pass.layer_inputs.empty())
+      forward_layer(layers[i], pass, input, residual.copy_(pass.layer_inputs[i]), {}, shared, t);
+    backward_layer(layers[i], pass, input, pass.layer_inputs.empty() ? pass.layers[i] : shared, dresidual, dy, t);
+  }
+  if (embedding.grad.defined()) add_rows(embedding.grad, pass.packed.tokens, dresidual);
+  pass.memory.reset();
+}
+
+}  // namespace troupe

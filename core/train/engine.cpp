@@ -1,0 +1,234 @@
+#include "core/train/engine.hpp"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/grad_mode.h>
+
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+namespace troupe {
+namespace {
+
+DecoderOptions decoder_options(const TrainConfig& train) {
+  DecoderOptions options;
+  options.compute = train.compute;
+  options.training = train.frozen ? Training::kFrozen : train.lora ? Training::kLora : Training::kFull;
+  if (train.lora) options.lora = *train.lora;
+  options.gradient_checkpointing = train.gradient_checkpointing;
+  options.score_head = train.score_head;
+  options.device = train.device;
+  return options;
+}
+
+PackedTokens packed_of(const PackedBatch& batch, at::Device device) {
+  std::vector<int64_t> lengths;
+  for (size_t i = 0; i < batch.prompt_lengths.size(); ++i)
+    lengths.push_back(batch.prompt_lengths[i] + batch.response_lengths[i]);
+  return pack_tokens(batch.tokens.to(device), lengths);
+}
+
+// The rows whose hidden states answer tokens are predicted from (the token before each), int64 [N].
+at::Tensor answer_rows(const PackedBatch& batch) {
+  at::Tensor rows = at::empty({batch.response_tokens()}, at::kLong);
+  int64_t *row = rows.mutable_data_ptr<int64_t>(), begin = 0;
+  for (size_t i = 0; i < batch.prompt_lengths.size(); ++i) {
+    const int64_t first = begin + batch.prompt_lengths[i];
+    for (int64_t t = 0; t < batch.response_lengths[i]; ++t) *row++ = first + t - 1;
+    begin = first + batch.response_lengths[i];
+  }
+  return rows;
+}
+
+// The last row of each sequence, int64 [B].
+at::Tensor last_rows(const PackedBatch& batch) {
+  std::vector<int64_t> rows;
+  int64_t end = 0;
+  for (size_t i = 0; i < batch.prompt_lengths.size(); ++i)
+    rows.push_back((end += batch.prompt_lengths[i] + batch.response_lengths[i]) - 1);
+  return at::tensor(rows, at::kLong);
+}
+
+TokenOutputs token_outputs(const Decoder& model, const PackedBatch& batch, double temperature, bool adapter) {
+  const at::Device device = model.options().device;
+  const at::Tensor rows = answer_rows(batch).to(device);
+  const PackedTokens packed = packed_of(batch, device);
+  const at::Tensor targets = packed.tokens.index_select(0, rows + 1);
+  TokenLogProbOptions options;
+  options.temperature = temperature;
+  const TokenLogProbs result = token_logprobs(model.hidden(packed, rows, adapter), model.head(), targets, options);
+  return {result.logprobs, result.entropy};
+}
+
+void check_loss(const at::Tensor& loss, size_t part) {
+  if (!loss.defined() || loss.numel() != 1)
+    throw std::invalid_argument("loss of micro-batch " + std::to_string(part) + " must be one number");
+  if (!std::isfinite(loss.item<double>()))
+    throw std::runtime_error("loss of micro-batch " + std::to_string(part) +
+                             " is not finite: " + std::to_string(loss.item<double>()));
+}
+
+}  // namespace
+
+TrainEngine::TrainEngine(const DecoderConfig& config, const StateDict& state, const TrainConfig& train)
+    : train_(train), model_(config, state, decoder_options(train)) {
+  schedule_factor(train.schedule, 0);  // throws when it makes no sense, before the first update is lost to it
+  if (train.micro_batch_tokens < 0 || !(train.max_grad_norm >= 0))
+    throw std::invalid_argument("micro_batch_tokens and max_grad_norm must not be negative");
+  if (model_.trainable()) adamw_.emplace(*model_.trainable(), train.adamw);
+}
+
+TokenOutputs TrainEngine::logprobs(const PackedBatch& batch, double temperature, bool adapter) {
+  at::NoGradGuard no_grad;
+  check_batch(batch, model_.config().vocab_size);
+  std::vector<at::Tensor> logprobs, entropy;
+  for (const MicroBatch& part : split_batch(batch, train_.micro_batch_tokens)) {
+    if (part.batch.response_tokens() == 0) continue;
+    const TokenOutputs out = token_outputs(model_, part.batch, temperature, adapter);
+    logprobs.push_back(out.logprobs);
+    entropy.push_back(out.entropy);
+  }
+  if (logprobs.empty()) return {at::empty({0}, at::kFloat), at::empty({0}, at::kFloat)};
+  return {at::cat(logprobs), at::cat(entropy)};
+}
+
+at::Tensor TrainEngine::scalars(const PackedBatch& batch, Scalars which) {
+  const at::Tensor rows = which == Scalars::kValues ? answer_rows(batch) : last_rows(batch);
+  return model_.scalars(model_.hidden(packed_of(batch, train_.device), rows.to(train_.device)));
+}
+
+at::Tensor TrainEngine::values(const PackedBatch& batch) {
+  at::NoGradGuard no_grad;
+  check_batch(batch, model_.config().vocab_size);
+  std::vector<at::Tensor> values;
+  for (const MicroBatch& part : split_batch(batch, train_.micro_batch_tokens))
+    values.push_back(scalars(part.batch, Scalars::kValues));
+  return at::cat(values);
+}
+
+at::Tensor TrainEngine::scores(const PackedBatch& batch) {
+  at::NoGradGuard no_grad;
+  check_batch(batch, model_.config().vocab_size);
+  std::vector<at::Tensor> scores;
+  for (const MicroBatch& part : split_batch(batch, train_.micro_batch_tokens))
+    scores.push_back(scalars(part.batch, Scalars::kScores));
+  return at::cat(scores);
+}
+
+Accumulated TrainEngine::accumulate(const PackedBatch& batch, double temperature, const LossFn& loss) {
+  if (!adamw_) throw std::runtime_error("accumulate: this model is frozen");
+  check_batch(batch, model_.config().vocab_size);
+  at::AutoGradMode grad(true);
+  Accumulated total;
+  std::vector<at::Tensor> logprobs, entropy;
+  const std::vector<MicroBatch> parts = split_batch(batch, train_.micro_batch_tokens);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (parts[i].batch.response_tokens() == 0) continue;
+    const TokenOutputs out = token_outputs(model_, parts[i].batch, temperature, true);
+    const at::Tensor value = loss(parts[i], out);
+    check_loss(value, i);
+    if (value.requires_grad()) torch::autograd::backward({value}, {});
+    total.loss += value.item<double>();
+    logprobs.push_back(out.logprobs.detach());
+    entropy.push_back(out.entropy.detach());
+  }
+  if (logprobs.empty()) throw std::invalid_argument("batch: no answer tokens");
+  total.outputs = {at::cat(logprobs), at::cat(entropy)};
+  return total;
+}
+
+Accumulated TrainEngine::accumulate_scalars(const PackedBatch& batch, Scalars which, const ScalarLossFn& loss) {
+  if (!adamw_) throw std::runtime_error("accumulate: this model is frozen");
+  check_batch(batch, model_.config().vocab_size);
+  at::AutoGradMode grad(true);
+  Accumulated total;
+  std::vector<at::Tensor> outputs;
+  const std::vector<MicroBatch> parts = split_batch(batch, train_.micro_batch_tokens);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const at::Tensor out = scalars(parts[i].batch, which);
+    const at::Tensor value = loss(parts[i], out);
+    check_loss(value, i);
+    if (value.requires_grad()) torch::autograd::backward({value}, {});
+    total.loss += value.item<double>();
+    outputs.push_back(out.detach());
+  }
+  total.outputs.logprobs = at::cat(outputs);
+  return total;
+}
+
+Accumulated TrainEngine::accumulate_values(const PackedBatch& batch, const ScalarLossFn& loss) {
+  return accumulate_scalars(batch, Scalars::kValues, loss);
+}
+Accumulated TrainEngine::accumulate_scores(const PackedBatch& batch, const ScalarLossFn& loss) {
+  return accumulate_scalars(batch, Scalars::kScores, loss);
+}
+
+StepStats TrainEngine::apply() {
+  if (!adamw_) throw std::runtime_error("apply: this model is frozen");
+  StepStats stats;
+  stats.gradient_norm = adamw_->gradient_norm();
+  if (!std::isfinite(stats.gradient_norm)) throw std::runtime_error("the gradient's norm is not finite");
+  // torch.nn.utils.clip_grad_norm_
+  if (train_.max_grad_norm > 0) stats.clip_factor = std::min(1.0, train_.max_grad_norm / (stats.gradient_norm + 1e-6));
+  const double factor = schedule_factor(train_.schedule, adamw_->steps());
+  adamw_->step(factor, stats.clip_factor);
+  stats.step = adamw_->steps();
+  stats.learning_rate = train_.adamw.learning_rate * factor;
+  return stats;
+}
+
+void TrainEngine::zero_grad() {
+  if (model_.trainable()) model_.trainable()->zero_grad();
+}
+
+int64_t TrainEngine::step() const {
+  return adamw_ ? adamw_->steps() : 0;
+}
+
+at::Tensor TrainEngine::gradients() {
+  if (!adamw_) throw std::runtime_error("gradients: this model is frozen");
+  return model_.trainable()->grad();
+}
+
+StateDict TrainEngine::weights() const {
+  return model_.state();
+}
+
+StateDict TrainEngine::compute_weights() const {
+  const ParameterArena* arena = model_.trainable();
+  return arena ? arena->views(arena->compute()) : model_.state();
+}
+
+StateDict TrainEngine::state() const {
+  StateDict state = weights();
+  if (!adamw_) return state;
+  if (adamw_->first_moment().defined()) {
+    state["optimizer.m"] = adamw_->first_moment();
+    state["optimizer.v"] = adamw_->second_moment();
+  }
+  state["optimizer.step"] = at::full({1}, adamw_->steps(), at::kLong);
+  return state;
+}
+
+void TrainEngine::load_state(const StateDict& state) {
+  ParameterArena* arena = model_.trainable();
+  if (!arena) throw std::runtime_error("load_state: this model is frozen");
+  const auto find = [&](const char* name) {
+    const auto found = state.find(name);
+    return found == state.end() ? at::Tensor() : found->second;
+  };
+  const at::Tensor step = find("optimizer.step");
+  if (!step.defined() || step.numel() != 1)
+    throw std::invalid_argument("optimizer.step is missing or no single number");
+  const int64_t steps = step.item<int64_t>();
+  // Moments first: they are checked before anything changes.
+  if (steps > 0)
+    adamw_->load(find("optimizer.m"), find("optimizer.v"), steps);
+  else
+    adamw_.emplace(*arena, train_.adamw);
+  arena->load(state);
+  arena->zero_grad();
+}
+
+}  // namespace troupe
