@@ -169,6 +169,10 @@ std::string read_file(Disk& disk, const std::filesystem::path& path, uint64_t ma
   return text;
 }
 
+void write_file(Disk& disk, const std::filesystem::path& path, std::string_view bytes) {
+  disk.open(path, OpenMode::kCreate)->append(std::as_bytes(std::span(bytes.data(), bytes.size())));
+}
+
 void write_file_atomically(Disk& disk, const std::filesystem::path& path, std::string_view bytes) {
   const std::filesystem::path aside = path.string() + ".tmp";
   {
@@ -198,6 +202,22 @@ void replace_folder(Disk& disk, const std::filesystem::path& made, const std::fi
   disk.rename(made, target);
   disk.sync_dir(parent_of(target));
   disk.remove_all(old);
+}
+
+void write_folder_atomically(Disk& disk, const std::filesystem::path& folder,
+                             const std::function<void(const std::filesystem::path&)>& fill) {
+  const std::filesystem::path clean = folder.has_filename() ? folder : folder.parent_path();
+  const std::filesystem::path aside = clean.string() + ".tmp";
+  disk.remove_all(aside);
+  disk.create_dirs(aside);
+  try {
+    fill(aside);
+    for (const std::string& name : disk.list(aside)) disk.open(aside / name, OpenMode::kAppend)->sync();
+    replace_folder(disk, aside, clean);
+  } catch (...) {
+    disk.remove_all(aside);
+    throw;
+  }
 }
 
 }  // namespace troupe

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -68,10 +69,18 @@ Disk& real_disk();
 // The whole file; throws std::invalid_argument when it is larger than max_bytes.
 std::string read_file(Disk& disk, const std::filesystem::path& path, uint64_t max_bytes = 64u << 20);
 
+// Made anew; not synced.
+void write_file(Disk& disk, const std::filesystem::path& path, std::string_view bytes);
+
 // Written aside, synced, renamed, folder synced: a reader sees the old bytes or the new ones, also after a crash.
 void write_file_atomically(Disk& disk, const std::filesystem::path& path, std::string_view bytes);
 
 // `made` (whose files are synced) takes the place of the folder `target`, which may exist.
 void replace_folder(Disk& disk, const std::filesystem::path& made, const std::filesystem::path& target);
+
+// `fill` writes files into the folder it is given; they are synced, and the folder takes the place of `folder`. When
+// `fill` throws, `folder` is as it was.
+void write_folder_atomically(Disk& disk, const std::filesystem::path& folder,
+                             const std::function<void(const std::filesystem::path&)>& fill);
 
 }  // namespace troupe

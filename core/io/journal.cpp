@@ -106,8 +106,7 @@ std::size_t walk(const Segment& segment, std::span<const std::byte> bytes, uint6
 
 void check_gap(const std::vector<Segment>& segments, std::size_t i, uint64_t end) {
   if (i + 1 < segments.size() && end != segments[i + 1].begin)
-    throw damage(segments[i], end,
-                 "it ends here, the next segment begins at " + std::to_string(segments[i + 1].begin));
+    throw damage(segments[i], end, "it ends here, the next segment begins at " + std::to_string(segments[i + 1].begin));
 }
 
 // Reads the last segment's tail: what does not check there is torn, unless good frames lie behind it.

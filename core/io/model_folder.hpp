@@ -13,7 +13,6 @@
 
 #include "core/io/disk.hpp"
 #include "core/models/config.hpp"
-#include "core/models/lora_config.hpp"
 #include "core/models/state_dict.hpp"
 
 namespace troupe {
@@ -57,19 +56,5 @@ void save_model(Disk& disk, const std::filesystem::path& folder, const DecoderCo
 
 // For a model that came from a Hugging Face folder: copies its tokenizer's files byte for byte.
 void copy_tokenizer_files(Disk& disk, const std::filesystem::path& from, const std::filesystem::path& to);
-
-// ---- adapters (PEFT) ------------------------------------------------------------------------------------------------
-
-struct Adapter {
-  LoraConfig lora;    // seed is not stored
-  std::string base;   // base_model_name_or_path
-  StateDict weights;  // "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" [rank, in], lora_B [out, rank]
-};
-
-// adapter_config.json and adapter_model.safetensors. Variants of LoRA that are not plain (DoRA, rsLoRA, biases,
-// per-layer ranks) throw, naming the key.
-Adapter load_adapter(const std::filesystem::path& folder, at::ScalarType dtype);
-void save_adapter(Disk& disk, const std::filesystem::path& folder, const Adapter& adapter, at::ScalarType dtype,
-                  const std::function<void(const std::filesystem::path&)>& write_tokenizer = {});
 
 }  // namespace troupe
