@@ -160,8 +160,8 @@ Manifest read_manifest(Disk& disk, const std::filesystem::path& folder) {
 }
 
 void verify_checkpoint(Disk& disk, const std::filesystem::path& folder) {
-  for (const ManifestFile& file : *read_manifest(disk, folder).files)
-    read_chunks(disk, folder / *file.name, file, nullptr);
+  const Manifest manifest = read_manifest(disk, folder);
+  for (const ManifestFile& file : *manifest.files) read_chunks(disk, folder / *file.name, file, nullptr);
 }
 
 // Once the new checkpoint is known to be readable: the oldest go, and those of later steps, which belong to a course of
@@ -196,7 +196,7 @@ std::filesystem::path write_checkpoint(Disk& disk, const std::filesystem::path& 
                       {meta.extra}, {kChunkBytes}, {},           {}};
     for (const auto& [name, tensors] : parts) {
       check_part_name(name);
-      manifest.files->push_back(write_part(disk, aside / (name + ".safetensors"), tensors));
+      manifest.files.value.push_back(write_part(disk, aside / (name + ".safetensors"), tensors));
     }
     manifest.digest.value = digest_of(manifest);
     const std::string text = text_of(manifest);
