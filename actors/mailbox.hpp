@@ -3,7 +3,7 @@
 // times, however long the working thread computes; progress is bumped by the working thread alone (beat()), so a hung
 // handler behind a living socket is found by its lease.
 //
-// Delivery is at least once: an unanswered request is sent again (300 ms, doubling, at most 2 s apart) until its
+// Delivery is at least once: an unanswered request is sent again (300 ms, doubling, at most 1 s apart) until its
 // deadline; the receiver recognises it by (sender's node, id) and either says it is being worked on or gives the kept
 // answer again. A replaced process gets the request as new work. Letters of another run, an older epoch or an older
 // incarnation of their sender are dropped and counted; so are malformed ones, logged once per peer.
@@ -51,7 +51,7 @@ struct NodeOptions {
   std::string phase = "load";              // what the node is doing until its first beat
   Millis heartbeat_every{500};
   Millis resend_first{300};
-  Millis resend_cap{2000};
+  Millis resend_cap{1000};
   std::size_t max_frame_bytes = std::size_t{64} << 20;
   std::function<void(const std::string& line)> log{};  // default: one line to stderr; called from the mailbox thread
 };
