@@ -75,7 +75,9 @@ int64_t Pattern::num_groups() const {
 }
 
 bool Pattern::matches(std::string_view text) const {
-  return !find_from(text, 0, PCRE2_ANCHORED | PCRE2_ENDANCHORED).empty();
+  // The end of a well-formed stretch counts as an end for PCRE2, so the length is compared too.
+  const auto found = find_from(text, 0, PCRE2_ANCHORED | PCRE2_ENDANCHORED);
+  return !found.empty() && found[0].size() == text.size();
 }
 
 std::vector<std::string_view> Pattern::find(std::string_view text, bool last) const {
