@@ -14,6 +14,9 @@ constexpr size_t kMaxPatternBytes = size_t{1} << 16;
 constexpr size_t kJitStackBytes = size_t{8} << 20;
 constexpr uint32_t kMinMatchLimit = 1'000'000;
 
+// Oniguruma's \\w: of the other numbers it takes those of Latin-1.
+const std::string kWordClass = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}";
+
 std::string shortened(std::string_view pattern) {
   return pattern.size() <= 120 ? std::string(pattern) : std::string(pattern.substr(0, 120)) + "...";
 }
@@ -31,10 +34,10 @@ std::string class_of_escape(std::string_view pattern, size_t offset, char letter
     case 'S':
       return "\\P{White_Space}";
     case 'w':
-      return in_set ? "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}" : "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]";
+      return in_set ? kWordClass : "[" + kWordClass + "]";
     case 'W':
       if (in_set) refuse(pattern, offset, "\\W inside a set is not supported");
-      return "[^\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}]";
+      return "[^" + kWordClass + "]";
     case 'd':
       return "\\p{Nd}";
     case 'D':

@@ -20,6 +20,7 @@ TokenizerParts::TokenizerParts(TokenizerDescription description, TokenRoles role
     throw std::runtime_error(file + ": " + error.what());
   }
   index_tokens(description.vocabulary, file);
+  index_decoded_tokens(Normalizer(std::move(description.normalizer)));
   refuse_ordinary_special_tokens(description.vocabulary, file);
   check_ids(prefix_ids, file);
   check_ids(suffix_ids, file);
@@ -57,6 +58,15 @@ void TokenizerParts::index_tokens(const BpeVocabulary& vocabulary, const std::st
   }
   is_special.resize(tokens.size());
   for (const AddedToken& token : added->tokens()) is_special[token.id] = token.special;
+}
+
+// The reference library keeps the normalized text of a token with normalized = true, and decodes to that.
+void TokenizerParts::index_decoded_tokens(const Normalizer& normalizer) {
+  for (const AddedToken& token : added->tokens()) {
+    if (!token.normalized) continue;
+    std::string normal = normalizer.normalize(token.content);
+    if (normal != token.content) decoded_tokens.emplace(token.id, std::move(normal));
+  }
 }
 
 void TokenizerParts::check_ids(const std::vector<int32_t>& ids, const std::string& file) const {
@@ -211,7 +221,8 @@ std::string StreamDecoder::push(int32_t id) {
   const auto index = static_cast<size_t>(id);
   const bool has_token = index < parts_->tokens.size() && !parts_->tokens[index].empty();
   if (!has_token || (skip_special_ && parts_->is_special[index])) return {};
-  return stream_->push(parts_->tokens[index]);
+  const auto decoded = parts_->decoded_tokens.find(id);
+  return stream_->push(decoded != parts_->decoded_tokens.end() ? decoded->second : parts_->tokens[index]);
 }
 
 std::string StreamDecoder::flush() {

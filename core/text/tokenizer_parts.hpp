@@ -57,6 +57,7 @@ struct TokenizerParts {
   std::vector<int32_t> suffix_ids;
 
   std::vector<std::string> tokens;                          // by id, vocabulary and added; empty = no token
+  std::unordered_map<int32_t, std::string> decoded_tokens;  // where a token decodes to another text than its own
   std::vector<bool> is_special;                             // by id
   std::unordered_map<std::string_view, int32_t> added_ids;  // keys point into `added`
   std::optional<int32_t> bos_id, eos_id, pad_id, unk_id;
@@ -66,6 +67,7 @@ struct TokenizerParts {
   std::map<std::string, std::string> files;  // name -> bytes, for save()
 
  private:
+  void index_decoded_tokens(const Normalizer& normalizer);
   void index_tokens(const BpeVocabulary& vocabulary, const std::string& file);
   void check_ids(const std::vector<int32_t>& ids, const std::string& file) const;
   void refuse_ordinary_special_tokens(const BpeVocabulary& vocabulary, const std::string& file) const;

@@ -110,7 +110,11 @@ bool is_number(uint32_t code_point) {
 
 bool is_word(uint32_t code_point) {
   if (code_point == 0x200C || code_point == 0x200D) return true;  // Join_Control
-  if (code_point >= 0x24B6 && code_point <= 0x24E9) return true;  // circled letters: Other_Alphabetic
+  // Circled and squared letters: symbols, but alphabetic.
+  if (code_point >= 0x24B6 && code_point <= 0x24E9) return true;
+  if (code_point >= 0x1F130 && code_point <= 0x1F149) return true;
+  if (code_point >= 0x1F150 && code_point <= 0x1F169) return true;
+  if (code_point >= 0x1F170 && code_point <= 0x1F189) return true;
   switch (category_of(code_point)) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:
