@@ -10,6 +10,8 @@
 #include "core/models/network.hpp"
 
 namespace troupe {
+using trunk::Pass;
+
 namespace {
 
 using torch::autograd::AutogradContext;
@@ -35,18 +37,19 @@ struct TrunkFunction : torch::autograd::Function<TrunkFunction> {
 };
 
 struct ScalarFunction : torch::autograd::Function<ScalarFunction> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const at::Tensor& weight,
-                            const at::Tensor& weight_grad) {
-    ctx->save_for_backward({hidden, weight});
-    ctx->saved_data["grad"] = weight_grad;
-    return at::mv(hidden.to(at::kFloat), weight.view({-1}).to(at::kFloat));
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const ParameterView& weight) {
+    ctx->save_for_backward({hidden});
+    ctx->saved_data["weight"] = weight.value;
+    if (weight.grad.defined()) ctx->saved_data["grad"] = weight.grad;
+    return at::mv(hidden.to(at::kFloat), weight.value.view({-1}).to(at::kFloat));
   }
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     const auto saved = ctx->get_saved_variables();
     const at::Tensor g = gradients[0].to(at::kFloat);
-    if (at::Tensor sum = ctx->saved_data["grad"].toTensor(); sum.defined())
-      sum.add_(at::mm(g.unsqueeze(0), saved[0].to(at::kFloat)));
-    return {at::outer(g, saved[1].view({-1}).to(at::kFloat)).to(saved[0].scalar_type()), at::Tensor(), at::Tensor()};
+    if (ctx->saved_data.contains("grad"))
+      ctx->saved_data["grad"].toTensor().add_(at::mm(g.unsqueeze(0), saved[0].to(at::kFloat)));
+    return {at::outer(g, ctx->saved_data["weight"].toTensor().view({-1}).to(at::kFloat)).to(saved[0].scalar_type()),
+            at::Tensor()};
   }
 };
 
@@ -97,7 +100,7 @@ at::Tensor Decoder::logits(const at::Tensor& hidden) const {
 
 at::Tensor Decoder::scalars(const at::Tensor& hidden) const {
   if (!has_score()) throw std::invalid_argument("decoder: this model has no score head");
-  return ScalarFunction::apply(hidden, network_->score.value, network_->score.grad);
+  return ScalarFunction::apply(hidden, network_->score);
 }
 
 const ParameterView& Decoder::head() const {

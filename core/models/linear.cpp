@@ -4,7 +4,7 @@
 
 #include "core/models/layer_ops.hpp"
 
-namespace troupe {
+namespace troupe::trunk {
 
 void Linear::forward(const at::Tensor& x, at::Tensor& y, bool adapted) const {
   if (bias.value.defined())
@@ -12,7 +12,7 @@ void Linear::forward(const at::Tensor& x, at::Tensor& y, bool adapted) const {
   else
     at::mm_out(y, x, weight.value.t());
   if (!adapted) return;
-  for (const Adapter& adapter : adapters) {
+  for (const LinearAdapter& adapter : adapters) {
     at::Tensor part = y.narrow(1, adapter.begin, adapter.rows);
     part.add_(at::mm(at::mm(x, adapter.a.value.t()), adapter.b.value.t()), adapter.scale);
   }
@@ -21,7 +21,7 @@ void Linear::forward(const at::Tensor& x, at::Tensor& y, bool adapted) const {
 void Linear::backward_input(const at::Tensor& dy, at::Tensor& dx, bool adapted) const {
   at::mm_out(dx, dy, weight.value);
   if (!adapted) return;
-  for (const Adapter& adapter : adapters) {
+  for (const LinearAdapter& adapter : adapters) {
     const at::Tensor part = dy.narrow(1, adapter.begin, adapter.rows);
     dx.add_(at::mm(at::mm(part, adapter.b.value), adapter.a.value), adapter.scale);
   }
@@ -34,11 +34,11 @@ void Linear::backward_weight(const at::Tensor& x, const at::Tensor& dy, bool ada
     sum.add_(dy.sum(0, false, at::kFloat));
   }
   if (!adapted) return;
-  for (const Adapter& adapter : adapters) {
+  for (const LinearAdapter& adapter : adapters) {
     const at::Tensor part = dy.narrow(1, adapter.begin, adapter.rows);
     add_product(adapter.b.grad, part, at::mm(x, adapter.a.value.t()) * adapter.scale);
     add_product(adapter.a.grad, at::mm(part, adapter.b.value) * adapter.scale, x);
   }
 }
 
-}  // namespace troupe
+}  // namespace troupe::trunk

@@ -8,10 +8,10 @@
 
 #include "core/models/parameter_arena.hpp"
 
-namespace troupe {
+namespace troupe::trunk {
 
 // Adds scale * (x A^T) B^T to columns [begin, begin + rows) of the output.
-struct Adapter {
+struct LinearAdapter {
   ParameterView a;  // [rank, in]
   ParameterView b;  // [rows, rank]
   int64_t begin, rows;
@@ -21,7 +21,7 @@ struct Adapter {
 struct Linear {
   ParameterView weight;  // [out, in]
   ParameterView bias;    // [out] or undefined
-  std::vector<Adapter> adapters;
+  std::vector<LinearAdapter> adapters;
 
   // y [S, out] is written.
   void forward(const at::Tensor& x, at::Tensor& y, bool adapted) const;
@@ -31,4 +31,4 @@ struct Linear {
   void backward_weight(const at::Tensor& x, const at::Tensor& dy, bool adapted) const;
 };
 
-}  // namespace troupe
+}  // namespace troupe::trunk

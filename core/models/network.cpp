@@ -11,6 +11,10 @@
 #include <utility>
 
 namespace troupe {
+using trunk::adapter_name;
+using trunk::Layer;
+using trunk::Linear;
+
 namespace {
 
 constexpr const char* kScore = "score.weight";
@@ -111,7 +115,7 @@ Linear linear_of(const ParameterArena& weights, const std::string& prefix, const
 
 }  // namespace
 
-std::string adapter_name(int64_t layer, const std::string& module, char which) {
+std::string trunk::adapter_name(int64_t layer, const std::string& module, char which) {
   return kAdapterPrefix + layer_prefix(layer) + module + ".lora_" + which + ".weight";
 }
 

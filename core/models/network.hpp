@@ -10,7 +10,7 @@
 #include "core/models/linear.hpp"
 #include "core/models/workspace.hpp"
 
-namespace troupe {
+namespace troupe::trunk {
 
 struct Layer {
   ParameterView attention_norm, feed_forward_norm;  // [D]
@@ -43,38 +43,42 @@ struct Pass {
   bool consumed = false;                 // its backward pass has overwritten it
 };
 
+// Name of a LoRA adapter's matrix, as PEFT writes it: module "self_attn.q_proj", which 'A' or 'B'.
+std::string adapter_name(int64_t layer, const std::string& module, char which);
+
+}  // namespace troupe::trunk
+
+namespace troupe {
+
 struct Decoder::Network {
   DecoderConfig config;
   DecoderOptions options;
   std::optional<ParameterArena> weights;   // the model; trainable with kFull
   std::optional<ParameterArena> adapters;  // kLora: trainable
   ParameterView embedding, final_norm, head, score;
-  std::vector<Layer> layers;
+  std::vector<trunk::Layer> layers;
   WorkspacePool workspaces;
 
   Network(const DecoderConfig& config, const StateDict& state, const DecoderOptions& options);
 
-  at::Tensor forward(Pass& pass);                        // hidden states [R, D]
-  void backward(Pass& pass, const at::Tensor& dhidden);  // adds to the gradients
+  at::Tensor forward(trunk::Pass& pass);                        // hidden states [R, D]
+  void backward(trunk::Pass& pass, const at::Tensor& dhidden);  // adds to the gradients
 
  private:
   struct Temporaries;
   void build_layers();
   void add_adapters(const StateDict& state);
-  void forward_layer(const Layer& layer, const Pass& pass, const AttentionInput& input, at::Tensor& residual,
-                     at::Tensor delta, LayerActivations& kept, Temporaries& t);
-  void feed_forward(const Layer& layer, const Pass& pass, LayerActivations& kept, Temporaries& t);
-  void backward_layer(const Layer& layer, const Pass& pass, const AttentionInput& input, LayerActivations& kept,
-                      at::Tensor& dresidual, at::Tensor& dy, Temporaries& t);
-  void backward_feed_forward(const Layer& layer, const Pass& pass, LayerActivations& kept, const at::Tensor& dy,
-                             Temporaries& t);
-  LayerActivations take_activations(Workspace& memory, int64_t tokens) const;
+  void forward_layer(const trunk::Layer& layer, const trunk::Pass& pass, const AttentionInput& input,
+                     at::Tensor& residual, at::Tensor delta, trunk::LayerActivations& kept, Temporaries& t);
+  void feed_forward(const trunk::Layer& layer, const trunk::Pass& pass, trunk::LayerActivations& kept, Temporaries& t);
+  void backward_layer(const trunk::Layer& layer, const trunk::Pass& pass, const AttentionInput& input,
+                      trunk::LayerActivations& kept, at::Tensor& dresidual, at::Tensor& dy, Temporaries& t);
+  void backward_feed_forward(const trunk::Layer& layer, const trunk::Pass& pass, trunk::LayerActivations& kept,
+                             const at::Tensor& dy, Temporaries& t);
+  trunk::LayerActivations take_activations(Workspace& memory, int64_t tokens) const;
   AttentionShape attention_shape() const {
     return {config.num_heads, config.num_kv_heads, config.head_dim, config.rms_norm_eps};
   }
 };
-
-// Name of a LoRA adapter's matrix, as PEFT writes it: module "self_attn.q_proj", which 'A' or 'B'.
-std::string adapter_name(int64_t layer, const std::string& module, char which);
 
 }  // namespace troupe

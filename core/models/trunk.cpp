@@ -10,6 +10,9 @@
 #include "core/models/network.hpp"
 
 namespace troupe {
+using trunk::Layer;
+using trunk::LayerActivations;
+using trunk::Pass;
 
 // Memory that every layer writes anew. S tokens; T is the compute dtype.
 struct Decoder::Network::Temporaries {

@@ -2,18 +2,14 @@
 
 template <class T>
 float add_norm(float* residual, const T* delta, const T* weight, float eps, int64_t n, T* normalised, T* y) {
-  float sum = 0;
   if (delta) {
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; ++i) {
-      const float x = residual[i] + load(delta[i]);
-      residual[i] = x;
-      sum += x * x;
-    }
-  } else {
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; ++i) sum += residual[i] * residual[i];
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) residual[i] += load(delta[i]);
   }
+  // Summed in a loop of its own, so that the bits are the same with and without a delta.
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; ++i) sum += residual[i] * residual[i];
   const float reciprocal = 1.0f / __builtin_sqrtf(sum / static_cast<float>(n) + eps);
   // Rounded before the weight, as transformers does: so scale() gives the same y again.
   if (normalised) {

@@ -1,0 +1,180 @@
+// The learner's step, one JSON line per run:
+//   bench_train [--model 26m | FOLDER] [--dtype f32|bf16] [--task lm|answers] [--steps N] [--micro TOKENS]
+//               [--threads N] [--checkpointing] [--lora RANK]
+// lm: 8 sequences of 512 tokens, cross-entropy on all of them. answers: 32 sequences of 45 prompt and 48 answer tokens,
+// loss on the answers. A step is forward, backward, clipping and AdamW. Medians of the steps after two warm-up steps.
+#include <ATen/Parallel.h>
+#include <sys/resource.h>
+
+#include <chrono>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "core/io/model_folder.hpp"
+#include "core/train/engine.hpp"
+
+namespace {
+
+using namespace troupe;
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double median(std::vector<double> x) {
+  std::sort(x.begin(), x.end());
+  return x[x.size() / 2];
+}
+
+struct Options {
+  std::string model = "26m", dtype = "bf16", task = "lm";
+  int steps = 5, threads = 2;
+  int64_t micro = 1024, lora = 0;
+  bool checkpointing = false;
+};
+
+Options parse(int argc, char** argv) {
+  Options o;
+  for (int i = 1; i < argc; ++i) {
+    const std::string flag = argv[i];
+    const auto value = [&] {
+      if (i + 1 >= argc) throw std::invalid_argument(flag + " needs a value");
+      return std::string(argv[++i]);
+    };
+    if (flag == "--model")
+      o.model = value();
+    else if (flag == "--dtype")
+      o.dtype = value();
+    else if (flag == "--task")
+      o.task = value();
+    else if (flag == "--steps")
+      o.steps = std::stoi(value());
+    else if (flag == "--threads")
+      o.threads = std::stoi(value());
+    else if (flag == "--micro")
+      o.micro = std::stoll(value());
+    else if (flag == "--lora")
+      o.lora = std::stoll(value());
+    else if (flag == "--checkpointing")
+      o.checkpointing = true;
+    else
+      throw std::invalid_argument("unknown flag " + flag);
+  }
+  if ((o.dtype != "f32" && o.dtype != "bf16") || (o.task != "lm" && o.task != "answers") || o.steps < 1)
+    throw std::invalid_argument("expected --dtype f32|bf16, --task lm|answers, --steps >= 1");
+  return o;
+}
+
+// 25.8 million parameters, random.
+LoadedModel small_model() {
+  LoadedModel model;
+  DecoderConfig& c = model.config;
+  c.vocab_size = 6400, c.hidden_size = 512, c.intermediate_size = 1408, c.num_layers = 8, c.num_heads = 8;
+  c.num_kv_heads = 2, c.head_dim = 64, c.rms_norm_eps = 1e-5, c.max_positions = 32768, c.tie_embeddings = true;
+  c.rope.theta = 1e6;
+  at::manual_seed(0);
+  for (const auto& [name, shape] : parameter_shapes(c))
+    model.weights[name] = shape.size() == 1 ? at::ones(shape) : at::randn(shape) * 0.02;
+  return model;
+}
+
+// The machine's own rate for a product of this size, GFLOP/s: the best of several.
+double matmul_rate(at::ScalarType type) {
+  const int64_t n = 2048;
+  const at::Tensor a = at::randn({n, n}).to(type), b = at::randn({n, n}).to(type);
+  at::Tensor c = at::empty({n, n}, type);
+  double best = 0;
+  for (int i = 0; i < 12; ++i) {
+    const double start = now_seconds();
+    at::mm_out(c, a, b);
+    best = std::max(best, 2.0 * n * n * n / (now_seconds() - start) / 1e9);
+  }
+  return best;
+}
+
+// Multiplications and additions of forward and backward: 6 per weight and token (the head only where it is used), and
+// causal attention's 12 * layers * width per pair of positions, halved.
+double flops(const DecoderConfig& c, const PackedBatch& batch) {
+  const double width = static_cast<double>(c.num_heads * c.head_dim),
+               kv = static_cast<double>(c.num_kv_heads * c.head_dim), hidden = static_cast<double>(c.hidden_size),
+               inner = static_cast<double>(c.intermediate_size);
+  const double layer = hidden * (2 * width + 2 * kv) + 3 * hidden * inner;
+  double total = 6.0 * static_cast<double>(c.num_layers) * layer * static_cast<double>(batch.tokens.size(0)) +
+                 6.0 * static_cast<double>(c.vocab_size) * hidden * static_cast<double>(batch.response_tokens());
+  for (size_t i = 0; i < batch.prompt_lengths.size(); ++i) {
+    const double length = static_cast<double>(batch.prompt_lengths[i] + batch.response_lengths[i]);
+    total += 6.0 * static_cast<double>(c.num_layers) * width * length * length;
+  }
+  return total;
+}
+
+PackedBatch make_batch(const Options& o, const DecoderConfig& config) {
+  const int64_t count = o.task == "lm" ? 8 : 32, prompt = o.task == "lm" ? 1 : 45, answer = o.task == "lm" ? 511 : 48;
+  PackedBatch batch;
+  batch.prompt_lengths.assign(static_cast<size_t>(count), prompt);
+  batch.response_lengths.assign(static_cast<size_t>(count), answer);
+  batch.tokens = at::randint(3, config.vocab_size, {count * (prompt + answer)}, at::kLong);
+  return batch;
+}
+
+int run(const Options& o) {
+  at::set_num_threads(o.threads);
+  const at::ScalarType type = o.dtype == "f32" ? at::kFloat : at::kBFloat16;
+  TrainConfig train;
+  train.compute = type;
+  train.adamw.learning_rate = 1e-4;
+  train.adamw.weight_decay = 0.01;
+  train.micro_batch_tokens = o.micro;
+  train.gradient_checkpointing = o.checkpointing;
+  if (o.lora > 0) train.lora = LoraConfig{.rank = o.lora};
+  std::optional<TrainEngine> engine;
+  {
+    const LoadedModel model = o.model == "26m" ? small_model() : load_model(o.model, at::kBFloat16);
+    engine.emplace(model.config, model.weights, train);
+  }
+  const double rate_before = matmul_rate(type);
+  const PackedBatch batch = make_batch(o, engine->model().config());
+  const LossFn loss = [&](const MicroBatch&, const TokenOutputs& out) {
+    return -out.logprobs.sum() / static_cast<double>(batch.response_tokens());
+  };
+  std::vector<double> steps, updates;
+  double last_loss = 0;
+  for (int i = 0; i < o.steps + 2; ++i) {
+    const double start = now_seconds();
+    last_loss = engine->accumulate(batch, 1.0, loss).loss;
+    const double accumulated = now_seconds();
+    engine->apply();
+    if (i < 2) continue;
+    steps.push_back(now_seconds() - start);
+    updates.push_back(now_seconds() - accumulated);
+  }
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const double seconds = median(steps), work = flops(engine->model().config(), batch);
+  std::cout << nlohmann::json{{"bench", "train"},
+                              {"model", o.model},
+                              {"dtype", o.dtype},
+                              {"task", o.task},
+                              {"micro_batch_tokens", o.micro},
+                              {"checkpointing", o.checkpointing},
+                              {"lora_rank", o.lora},
+                              {"threads", o.threads},
+                              {"seconds_per_step", seconds},
+                              {"seconds_min", *std::min_element(steps.begin(), steps.end())},
+                              {"update_seconds", median(updates)},
+                              {"tokens_per_second", static_cast<double>(batch.tokens.size(0)) / seconds},
+                              {"gflops", work / seconds / 1e9},
+                              {"matmul_gflops", {rate_before, matmul_rate(type)}},
+                              {"peak_rss_mib", usage.ru_maxrss / 1024},
+                              {"loss", last_loss}}
+                   .dump()
+            << "\n";
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try { return run(parse(argc, argv)); } catch (const std::exception& e) {
+  std::cerr << "bench_train: " << e.what() << "\n";
+  return 1;
+}
