@@ -46,7 +46,7 @@ struct ScalarFunction : torch::autograd::Function<ScalarFunction> {
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     const auto saved = ctx->get_saved_variables();
     const at::Tensor g = gradients[0].to(at::kFloat);
-    if (ctx->saved_data.contains("grad"))
+    if (ctx->saved_data.count("grad"))
       ctx->saved_data["grad"].toTensor().add_(at::mm(g.unsqueeze(0), saved[0].to(at::kFloat)));
     return {at::outer(g, ctx->saved_data["weight"].toTensor().view({-1}).to(at::kFloat)).to(saved[0].scalar_type()),
             at::Tensor()};
