@@ -77,6 +77,7 @@ std::string clock_text(double s) {
 }
 
 std::string fit(const std::string& text, int width, bool unicode) {
+  if (width <= 0) return "";
   std::string out;
   int columns = 0;
   const bool cut = columns_of(text) > width;
@@ -89,7 +90,7 @@ std::string fit(const std::string& text, int width, bool unicode) {
     i = next;
     ++columns;
   }
-  if (cut && width > 0) out += unicode ? "…" : "~";
+  if (cut) out += unicode ? "…" : "~";
   return out;
 }
 

@@ -49,7 +49,8 @@ Topology load_topology(const std::filesystem::path& file, const LoadOptions& opt
   Topology topology = read_sections(document.value, faults);
   const bool nodes_read = faults.lines.empty();
   check_run(topology.run, faults);
-  check_files(topology, std::filesystem::absolute(options.folder), faults);
+  const std::filesystem::path folder = options.folder.empty() ? "." : options.folder;
+  check_files(topology, std::filesystem::absolute(folder), faults);
   const bool needs_reference = check_algorithm(topology, words, faults);
   check_sampling(topology.sampling, faults);
   check_nodes(topology.nodes, words, faults);

@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -17,10 +18,12 @@ namespace {
 using namespace std::chrono_literals;
 
 // Asks the run's supervisor; nothing when it does not answer (a run in one process has none).
-std::optional<RunStatus> ask_supervisor(const RunFile& run) {
-  // A later question must not look like an earlier life of its asker.
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  const auto incarnation = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
+std::optional<RunStatus> ask_supervisor(const RunFile& run, const std::filesystem::path& folder) {
+  // Seconds since the run's start: a later question must not look like an earlier life of its asker.
+  const auto since =
+      std::filesystem::file_time_type::clock::now() - std::filesystem::last_write_time(folder / "run.json");
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(since).count();
+  const uint64_t incarnation = static_cast<uint64_t>(std::max<int64_t>(seconds, 0)) + 1;
   Mailbox mailbox(node_options(run, std::string(kStatusNode), incarnation, run.epoch, false));
   try {
     return Handle<SupervisorFace>(mailbox, "supervisor").ask(AskRun{}, {.deadline = 3s, .what = "status"}).get();
@@ -42,7 +45,7 @@ int print_status(const std::filesystem::path& folder) {
   std::printf(", started %s (start %llu)\n", run.started.c_str(), static_cast<unsigned long long>(run.starts));
   if (!steps.empty()) std::printf("%s\n", view.step_line(steps.back()).c_str());
   const bool supervised = pid && topology.run.mode == RunMode::kProcesses;
-  if (const auto status = supervised ? ask_supervisor(run) : std::nullopt) {
+  if (const auto status = supervised ? ask_supervisor(run, folder) : std::nullopt) {
     for (const RoleStatus& node : status->nodes) {
       const auto restarts = status->restarts.find(node.node);
       std::printf("  %-16s %-12s restarts %-3llu %s\n", node.node.c_str(), fit(node.phase, 12, true).c_str(),

@@ -1,0 +1,256 @@
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "core/metrics/metrics_log.hpp"
+#include "launcher/run_folder.hpp"
+#include "tests/core/metrics/scratch_folder.hpp"
+#include "tests/launcher/pretend_cast.hpp"
+
+namespace troupe {
+namespace {
+
+using namespace std::chrono_literals;
+
+struct Ended {
+  int code = -1;
+  std::string out;
+  std::string err;
+};
+
+class CommandLine : public testing::Test {
+ protected:
+  CommandLine() {
+    std::filesystem::create_directory(folder_ / "model");
+    write_text(folder_ / "model/config.json", "{}");
+    write_text(folder_ / "train.jsonl", "{}\n");
+    write_text(folder_ / "held_out.jsonl", "{}\n");
+    write_topology(good_topology());
+  }
+  void write_topology(const Json& json) { write_text(folder_ / "t.json", json.dump(2)); }
+
+  // Starts the command in the scratch folder.
+  pid_t start(const std::vector<std::string>& arguments) {
+    const pid_t child = fork();
+    if (child != 0) return child;
+    std::vector<std::string> words{PRETEND_TROUPE};
+    words.insert(words.end(), arguments.begin(), arguments.end());
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    if (chdir(folder_.path().c_str()) != 0) _exit(126);
+    if (!freopen("out", "w", stdout) || !freopen("err", "w", stderr)) _exit(126);
+    execv(argv[0], argv.data());
+    _exit(127);
+  }
+  Ended wait(pid_t child) {
+    int status = 0;
+    waitpid(child, &status, 0);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), text_of(folder_ / "out"),
+            text_of(folder_ / "err")};
+  }
+  Ended call(const std::vector<std::string>& arguments) { return wait(start(arguments)); }
+
+  // Until the run has written so many steps.
+  void wait_for_steps(std::size_t count) {
+    for (int i = 0; i < 1000; ++i, std::this_thread::sleep_for(20ms))
+      if (std::filesystem::exists(folder_ / "r/metrics.jsonl") &&
+          read_metrics(folder_ / "r/metrics.jsonl").size() >= count)
+        return;
+    FAIL() << "no " << count << " steps; out: " << text_of(folder_ / "out") << text_of(folder_ / "err");
+  }
+  Json summary() { return Json::parse(text_of(folder_ / "r/summary.json")); }
+
+  ScratchFolder folder_;
+};
+
+TEST_F(CommandLine, WrongUsageEndsWithTwoAndAHint) {
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{},
+                                             {"rum"},
+                                             {"run"},
+                                             {"run", "t.json", "--sett", "a=1"},
+                                             {"topology"},
+                                             {"topology", "check"},
+                                             {"generate", "--prompt", "x"},
+                                             {"generate", "--model", "m", "--prompt", "x", "--top-p", "2"},
+                                             {"export", "r"},
+                                             {"data", "poems"}}) {
+    const Ended ended = call(words);
+    EXPECT_EQ(ended.code, 2) << testing::PrintToString(words);
+    EXPECT_NE(ended.err.find("troupe: try: troupe"), std::string::npos) << ended.err;
+  }
+}
+
+TEST_F(CommandLine, EveryHelpTeachesByExample) {
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{{},
+                                                                                     {"run"},
+                                                                                     {"resume"},
+                                                                                     {"status"},
+                                                                                     {"stop"},
+                                                                                     {"report"},
+                                                                                     {"topology", "check"},
+                                                                                     {"topology", "show"},
+                                                                                     {"generate"},
+                                                                                     {"export"},
+                                                                                     {"data", "arithmetic"}}) {
+    std::vector<std::string> asked = words;
+    asked.push_back("--help");
+    const Ended ended = call(asked);
+    EXPECT_EQ(ended.code, 0);
+    EXPECT_NE(ended.out.find("troupe " + (words.empty() ? "run" : words[0])), std::string::npos) << ended.out;
+    EXPECT_NE(ended.out.find("xample"), std::string::npos) << ended.out;
+    EXPECT_EQ(ended.out.find("--incarnation"), std::string::npos);
+  }
+  EXPECT_TRUE(call({"--version"}).out.starts_with("troupe "));
+}
+
+TEST_F(CommandLine, CheckReportsEveryFaultAndShowPrintsTheDefaults) {
+  Ended ended = call({"topology", "check", "t.json", "--set", "nodes.actor.count=3"});
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  EXPECT_NE(ended.out.find("t.json: good"), std::string::npos);
+  ended = call({"topology", "show", "t.json"});
+  EXPECT_EQ(Json::parse(ended.out)["transport"]["ask_timeout_s"], TransportSection().ask_timeout_s);
+  Json bad = good_topology();
+  bad["run"]["sed"] = 1;
+  bad["model"] = "absent";
+  write_topology(bad);
+  ended = call({"topology", "check", "t.json"});
+  EXPECT_EQ(ended.code, 1);
+  EXPECT_NE(ended.err.find("did you mean 'seed'?"), std::string::npos) << ended.err;
+  EXPECT_NE(ended.err.find("no model at"), std::string::npos);
+  EXPECT_NE(ended.err.find("troupe: 2 faults"), std::string::npos);
+}
+
+TEST_F(CommandLine, RunPlaysToItsEndAndLeavesItsRecord) {
+  const Ended ended = call({"run", "t.json", "--run-folder", "r"});
+  ASSERT_EQ(ended.code, 0) << ended.out << ended.err;
+  EXPECT_NE(ended.out.find("step 5/5  reward 0.5"), std::string::npos) << ended.out;
+  EXPECT_NE(ended.out.find("done after 5 steps"), std::string::npos);
+  EXPECT_EQ(ended.out.find('\033'), std::string::npos) << "no escape sequences where there is no terminal";
+  EXPECT_EQ(summary()["state"], "done");
+  EXPECT_EQ(summary()["steps"], 5);
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "r/report.html"));
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "r/logs/actor-1.log"));
+  const RunFile run = read_run_file(folder_ / "r");
+  EXPECT_EQ(run.state, "done");
+  EXPECT_FALSE(std::filesystem::exists(run.sockets));
+  EXPECT_EQ(call({"run", "t.json", "--run-folder", "r"}).code, 1) << "a folder holds one run";
+  EXPECT_NE(call({"status", "r"}).out.find("run r: done"), std::string::npos);
+}
+
+TEST_F(CommandLine, OneProcessPlaysTheSameCommand) {
+  const Ended ended = call({"run", "t.json", "--run-folder", "r", "--set", "run.mode=standalone"});
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  EXPECT_NE(ended.out.find("one process"), std::string::npos);
+  EXPECT_NE(ended.out.find("done after 1 steps"), std::string::npos);
+}
+
+TEST_F(CommandLine, StopEndsARunCleanlyAndResumeGoesOn) {
+  const std::vector<std::string> slow{"run",          "t.json",
+                                      "--run-folder", "r",
+                                      "--set",        "nodes.conductor.config.step_ms=50",
+                                      "--set",        "nodes.conductor.config.steps=1000"};
+  pid_t running = start(slow);
+  wait_for_steps(2);
+  const auto second = std::filesystem::absolute(folder_ / "r");
+  EXPECT_EQ(launcher_of(second), std::optional<pid_t>(running));
+  EXPECT_EQ(kill(running, SIGINT), 0);
+  Ended ended = wait(running);
+  EXPECT_EQ(ended.code, 0) << ended.out << ended.err;
+  EXPECT_NE(ended.out.find("stopping: the step in work is finished"), std::string::npos) << ended.out;
+  EXPECT_NE(ended.out.find("troupe resume"), std::string::npos);
+  EXPECT_EQ(summary()["state"], "stopped");
+  const auto before = read_metrics(folder_ / "r/metrics.jsonl");
+
+  const std::string more = std::to_string(before.size() + 3);
+  ended = call({"resume", "r", "--set", "nodes.conductor.config.steps=" + more});
+  EXPECT_EQ(ended.code, 0) << ended.out << ended.err;
+  const auto after = read_metrics(folder_ / "r/metrics.jsonl");
+  ASSERT_EQ(after.size(), before.size() + 3);
+  for (std::size_t i = 0; i < after.size(); ++i) EXPECT_EQ(after[i].step, i + 1);
+  EXPECT_EQ(read_run_file(folder_ / "r").starts, 2u);
+  EXPECT_EQ(summary()["state"], "done");
+}
+
+TEST_F(CommandLine, StatusAndStopReachARunningRun) {
+  const pid_t running = start({"run", "t.json", "--run-folder", "r", "--set", "nodes.conductor.config.step_ms=50",
+                               "--set", "nodes.conductor.config.steps=1000"});
+  wait_for_steps(2);
+  const std::string out = text_of(folder_ / "out");
+  const Ended status = call({"status", "r"});
+  EXPECT_EQ(status.code, 0) << status.err;
+  EXPECT_NE(status.out.find("running as process " + std::to_string(running)), std::string::npos) << status.out;
+  EXPECT_NE(status.out.find("conductor/0"), std::string::npos) << status.out;
+  EXPECT_NE(status.out.find("actor/1"), std::string::npos);
+  const Ended again = call({"resume", "r"});
+  EXPECT_EQ(again.code, 1);
+  EXPECT_NE(again.err.find("is running already"), std::string::npos) << again.err;
+  const Ended stop = call({"stop", "r"});
+  EXPECT_EQ(stop.code, 0) << stop.err;
+  EXPECT_EQ(wait(running).code, 0);
+  EXPECT_NE(call({"stop", "r"}).out.find("is not running"), std::string::npos);
+}
+
+TEST_F(CommandLine, TheSecondInterruptEndsAtOnce) {
+  const pid_t running = start({"run", "t.json", "--run-folder", "r", "--set", "nodes.conductor.config.step_ms=20000"});
+  for (int i = 0; i < 500 && !std::filesystem::exists(folder_ / "r/logs/conductor-0.log"); ++i)
+    std::this_thread::sleep_for(20ms);
+  std::this_thread::sleep_for(300ms);
+  kill(running, SIGINT);
+  std::this_thread::sleep_for(200ms);
+  kill(running, SIGINT);
+  const Ended ended = wait(running);
+  EXPECT_EQ(ended.code, 130) << ended.out << ended.err;
+}
+
+TEST_F(CommandLine, ARoleThatDiesIsStartedAgain) {
+  const Ended ended = call({"run", "t.json", "--run-folder", "r", "--set", "nodes.actor.config.deaths=1", "--set",
+                            "nodes.conductor.config.step_ms=300"});
+  EXPECT_EQ(ended.code, 0) << ended.out << ended.err;
+  EXPECT_NE(ended.out.find("actor/0"), std::string::npos) << ended.out;
+  EXPECT_NE(text_of(folder_ / "r/logs/actor-0.log").find("pretends to die"), std::string::npos);
+}
+
+TEST_F(CommandLine, ARoleThatKeepsDyingEndsTheRunWithOne) {
+  const Ended ended = call({"run", "t.json", "--run-folder", "r", "--set", "nodes.actor.config.deaths=1000", "--set",
+                            "nodes.conductor.config.step_ms=500", "--set", "nodes.conductor.config.steps=1000", "--set",
+                            "restarts.limit=1"});
+  EXPECT_EQ(ended.code, 1) << ended.out << ended.err;
+  EXPECT_NE((ended.out + ended.err).find("pretends to die"), std::string::npos) << "the report shows the log's end";
+  EXPECT_EQ(summary()["state"], "failed");
+}
+
+TEST_F(CommandLine, AForeignFolderIsNoRun) {
+  for (const char* verb : {"status", "stop", "resume", "report"}) {
+    const Ended ended = call({verb, "model"});
+    EXPECT_EQ(ended.code, 1) << verb;
+    EXPECT_NE(ended.err.find("holds no run"), std::string::npos) << ended.err;
+  }
+  EXPECT_EQ(call({"status", "absent"}).code, 1);
+}
+
+TEST_F(CommandLine, ARoleIsNotStartedByHand) {
+  EXPECT_EQ(call({"run", "t.json", "--run-folder", "r"}).code, 0);
+  const Ended ended = call({"role", "--run", "r", "--node", "actor/0"});
+  EXPECT_EQ(ended.code, 1);
+  EXPECT_NE(ended.err.find("not by hand"), std::string::npos);
+}
+
+TEST_F(CommandLine, GenerateExportAndDataReachWhoDoesThem) {
+  EXPECT_EQ(call({"generate", "--model", "m", "--prompt", "hi", "--temperature", "0", "--count", "2"}).out,
+            "m|hi|0|2\n");
+  EXPECT_EQ(call({"run", "t.json", "--run-folder", "r"}).code, 0);
+  EXPECT_EQ(call({"export", "r", "--to", "x"}).out, "r|-1|x\n");
+  EXPECT_EQ(call({"export", "r", "--step", "3", "--to", "x"}).out, "r|3|x\n");
+  const Ended data = call({"data", "arithmetic", "--train", "a.jsonl", "--held-out", "b.jsonl", "--num-held-out", "9"});
+  EXPECT_EQ(data.code, 0) << data.err;
+  const std::string held_out = text_of(folder_ / "b.jsonl");
+  EXPECT_EQ(std::count(held_out.begin(), held_out.end(), '\n'), 9);
+}
+
+}  // namespace
+}  // namespace troupe

@@ -1,0 +1,51 @@
+// Every file of configs/ is loaded and checked with the real tables of roles and algorithms.
+#include <gtest/gtest.h>
+
+#include "launcher/topology.hpp"
+#include "tests/core/metrics/scratch_folder.hpp"
+
+namespace troupe {
+namespace {
+
+// Model and prompts need not be there for a check of the rest: empty stand-ins are laid where the file names them.
+void lay_out_files(const Json& topology, const std::filesystem::path& folder) {
+  const auto parent_of = [&](const std::string& path) {
+    std::filesystem::create_directories((folder / path).parent_path());
+    return folder / path;
+  };
+  const std::string model = topology.at("model").get<std::string>();
+  if (model.ends_with(".gguf")) {
+    write_text(parent_of(model), "");
+  } else {
+    std::filesystem::create_directories(parent_of(model));
+    write_text(folder / model / "config.json", "{}");
+  }
+  for (const char* key : {"file", "held_out"})
+    if (topology.at("prompts").contains(key)) write_text(parent_of(topology["prompts"][key].get<std::string>()), "");
+}
+
+TEST(Configs, AreAllGood) {
+  std::size_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(std::string(TROUPE_SOURCE_DIR) + "/configs")) {
+    if (entry.path().extension() != ".json") continue;
+    ++count;
+    const ScratchFolder folder;
+    lay_out_files(read_config_file(entry.path()).value, folder.path());
+    try {
+      load_topology(entry.path(), {{}, folder.path(), 2});
+    } catch (const std::exception& error) {
+      ADD_FAILURE() << error.what();
+    }
+  }
+  EXPECT_GE(count, 1u);
+}
+
+TEST(Configs, TheRolesAreThoseOfTheTable) {
+  std::vector<std::string> names;
+  for (const RoleKind& role : vocabulary().roles) names.push_back(role.name);
+  for (const char* role : {"conductor", "actor", "learner", "reference", "reward"})
+    EXPECT_NE(std::find(names.begin(), names.end(), role), names.end()) << role;
+}
+
+}  // namespace
+}  // namespace troupe

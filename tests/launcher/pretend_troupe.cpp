@@ -1,0 +1,76 @@
+// The command line with roles that pretend: they answer, beat and write metrics, and learn nothing.
+#include <cstdio>
+#include <thread>
+
+#include "actors/handle.hpp"
+#include "core/metrics/run_metrics.hpp"
+#include "launcher/commands.hpp"
+#include "roles/run_file.hpp"
+#include "tests/launcher/pretend_cast.hpp"
+
+namespace troupe {
+namespace {
+
+void conduct(Context& context, const std::filesystem::path& run_folder, const NodeSection& node) {
+  const auto config = from_json<PretendConductor>(node.config, JsonPath("conductor"));
+  uint64_t step = 0;
+  if (std::filesystem::exists(run_folder / "metrics.jsonl")) {
+    const auto done = read_metrics(run_folder / "metrics.jsonl");
+    if (!done.empty()) step = done.back().step;
+  }
+  RunMetrics metrics(run_folder, step);
+  while (step < static_cast<uint64_t>(*config.steps) && !context.stopping()) {
+    context.beat("roll", "step " + std::to_string(step + 1));
+    std::this_thread::sleep_for(Millis(config.step_ms));
+    metrics.write(++step, {{"reward_mean", 0.5}, {"seconds_step", 0.001}});
+  }
+}
+
+int pretend_role(const std::filesystem::path& run_folder, const std::string& name, uint64_t incarnation,
+                 uint64_t epoch) {
+  const Topology topology = read_run_topology(run_folder);
+  const NodeSection& node = node_of(topology, name);
+  if (role_of(node) == "actor" &&
+      incarnation <= static_cast<uint64_t>(from_json<PretendActor>(node.config, JsonPath("actor")).deaths)) {
+    std::fprintf(stderr, "%s: pretends to die\n", name.c_str());
+    return 3;
+  }
+  const bool drives = role_of(node) == "conductor";
+  Mailbox mailbox(node_options(read_run_file(run_folder), name, incarnation, epoch, drives));
+  Context context(mailbox);
+  if (drives) conduct(context, run_folder, node);
+  while (!drives && !mailbox.stopping()) {
+    mailbox.beat("idle");
+    mailbox.next(std::chrono::steady_clock::now() + Millis(100));
+  }
+  return 0;
+}
+
+int pretend_standalone(const std::filesystem::path& run_folder, const StandaloneHooks& hooks) {
+  RunMetrics metrics(run_folder, 0);
+  metrics.write(1, {{"reward_mean", 1}});
+  hooks.on_event("one process");
+  hooks.on_status(RunStatus{"x", "running", {}, {}});
+  return 0;
+}
+
+int pretend_generate(const GenerateOptions& options) {
+  std::printf("%s|%s|%g|%lld\n", options.model.c_str(), options.prompt.c_str(), options.sampling.temperature,
+              static_cast<long long>(options.count));
+  return 0;
+}
+
+int pretend_export(const std::filesystem::path& run_folder, std::optional<uint64_t> step,
+                   const std::filesystem::path& to) {
+  std::printf("%s|%lld|%s\n", run_folder.filename().c_str(), step ? static_cast<long long>(*step) : -1, to.c_str());
+  return 0;
+}
+
+}  // namespace
+}  // namespace troupe
+
+int main(int argc, char** argv) {
+  const troupe::RoleCalls calls{troupe::pretend_role, troupe::pretend_standalone, troupe::pretend_generate,
+                                troupe::pretend_export};
+  return troupe::command_line(argc, argv, calls, troupe::pretend_cast());
+}
