@@ -42,7 +42,7 @@ struct ChatTemplateOptions {
   std::function<std::tm()> now;    // the clock of strftime_now; empty = local time
   uint64_t max_steps = 2'000'000;  // expressions, iterations and 64-byte blocks of text handled in one render
   size_t max_output_bytes = size_t{64} << 20;  // of the output and of any one string value
-  size_t max_depth = 100;                      // nested expressions, statements and macro calls
+  size_t max_depth = 500;                      // nested expressions, statements and macro calls
 };
 
 class ChatTemplate {

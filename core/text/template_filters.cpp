@@ -332,8 +332,8 @@ Value loop_attribute(const Loop& loop, const std::string& name) {
   if (name == "first") return Value::of(index == 0);
   if (name == "last") return Value::of(index + 1 == length);
   if (name == "length") return Value::of(length);
-  if (name == "depth") return Value::of(loop.depth);
-  if (name == "depth0") return Value::of(loop.depth - 1);
+  if (name == "depth") return Value::of(int64_t{1});  // only recursive loops, which are refused, have others
+  if (name == "depth0") return Value::of(int64_t{0});
   if (name == "previtem") return index == 0 ? Value::undefined("previtem") : (*loop.items)[loop.index - 1];
   if (name == "nextitem") return index + 1 == length ? Value::undefined("nextitem") : (*loop.items)[loop.index + 1];
   throw TemplateError("'loop." + name + "' is not supported");

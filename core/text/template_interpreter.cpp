@@ -1,10 +1,10 @@
 #include "core/text/template_interpreter.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <deque>
 
 #include "core/text/template_filters.hpp"
+#include "core/text/template_operators.hpp"
 #include "core/text/unicode.hpp"
 
 namespace troupe::jinja {
@@ -19,61 +19,6 @@ using Scope = std::map<std::string, Value>;
 const auto kNoItems = std::make_shared<const std::vector<Value>>();
 
 enum class Flow { kNext, kBreak, kContinue };
-
-Value whole_number(bool overflows, int64_t number) {
-  if (overflows) throw TemplateError("an int overflows");
-  return Value::of(number);
-}
-
-Value integer_arithmetic(char op, bool is_floor, int64_t left, int64_t right) {
-  int64_t result = 0;
-  switch (op) {
-    case '+':
-      return whole_number(__builtin_add_overflow(left, right, &result), result);
-    case '-':
-      return whole_number(__builtin_sub_overflow(left, right, &result), result);
-    case '*':
-      return whole_number(__builtin_mul_overflow(left, right, &result), result);
-    default:
-      break;
-  }
-  if (right == 0) throw TemplateError("division by zero");
-  if (op == '/' && !is_floor) return Value(static_cast<double>(left) / static_cast<double>(right));
-  if (right == -1)
-    return op == '%' ? Value::of(int64_t{0}) : whole_number(__builtin_sub_overflow(int64_t{0}, left, &result), result);
-  const int64_t remainder = left % right;
-  const bool rounds_down = remainder != 0 && (remainder < 0) != (right < 0);
-  if (op == '%') return Value::of(remainder + (rounds_down ? right : 0));
-  return Value::of(left / right - (rounds_down ? 1 : 0));
-}
-
-Value float_arithmetic(char op, bool is_floor, double left, double right) {
-  switch (op) {
-    case '+':
-      return Value(left + right);
-    case '-':
-      return Value(left - right);
-    case '*':
-      return Value(left * right);
-    default:
-      break;
-  }
-  if (right == 0) throw TemplateError("division by zero");
-  if (op == '%') return Value(left - right * std::floor(left / right));
-  return Value(is_floor ? std::floor(left / right) : left / right);
-}
-
-Value power(const Value& base, const Value& exponent) {
-  if (!base.is_integer() || !exponent.is_integer() || exponent.integer() < 0) {
-    return Value(std::pow(base.number(), exponent.number()));
-  }
-  int64_t result = 1;
-  for (int64_t i = 0; i < exponent.integer() && result != 0; ++i) {
-    if (__builtin_mul_overflow(result, base.integer(), &result)) throw TemplateError("an int overflows");
-    if (i > 64 && (base.integer() == 1 || base.integer() == -1)) throw TemplateError("the power is too large");
-  }
-  return Value::of(result);
-}
 
 class Interpreter {
  public:
@@ -193,7 +138,7 @@ class Interpreter {
   }
 
   void execute_for(const ForStatement& statement) {
-    loops_.push_back({std::make_shared<const std::vector<Value>>(chosen_items(statement)), 0, ++loop_depth_});
+    loops_.push_back({std::make_shared<const std::vector<Value>>(chosen_items(statement)), 0});
     Loop& loop = loops_.back();
     for (; loop.index < loop.items->size(); ++loop.index) {
       budget_.spend(1);
@@ -204,7 +149,6 @@ class Interpreter {
       scopes_.pop_back();
       if (flow == Flow::kBreak) break;
     }
-    --loop_depth_;
     const bool was_empty = loop.items->empty();
     loop.items = kNoItems;
     if (!was_empty) return;
@@ -222,7 +166,13 @@ class Interpreter {
     const Value target = variable(statement.targets[0]);
     Namespace* const* space = std::get_if<Namespace*>(&target.storage);
     if (space == nullptr) throw TemplateError("'" + statement.targets[0] + "' is not a namespace");
-    (*space)->values[statement.attribute] = value;
+    put(**space, statement.attribute, value);
+  }
+
+  // transformers' sandbox keeps names with an underscore to itself.
+  static void put(Namespace& space, const std::string& name, const Value& value) {
+    if (name.starts_with('_')) throw TemplateError("a namespace takes no attribute '" + name + "'");
+    space.values[name] = value;
   }
 
   // What the block writes, instead of writing it.
@@ -286,17 +236,17 @@ class Interpreter {
         if (is_true(evaluate(*e.operands[1]))) return evaluate(*e.operands[0]);
         return e.operands[2] != nullptr ? evaluate(*e.operands[2]) : Value::undefined("the inline if without else");
       case ExpressionKind::kNegate:
-        return arithmetic("-", Value::of(int64_t{0}), evaluate(*e.operands[0]));
+        return negated(evaluate(*e.operands[0]), budget_);
       case ExpressionKind::kConcatenate: {
         const Value left = evaluate(*e.operands[0]);
         const Value right = evaluate(*e.operands[1]);
-        return concatenated(printed(left, budget_), printed(right, budget_));
+        return concatenated(printed(left, budget_), printed(right, budget_), budget_);
       }
       case ExpressionKind::kBinary: {
         const Value left = evaluate(*e.operands[0]);
         const Value right = evaluate(*e.operands[1]);
         line_ = e.line;
-        return arithmetic(e.name, left, right);
+        return arithmetic(e.name, left, right, budget_);
       }
       default:
         return evaluate_comparison(e);
@@ -343,42 +293,14 @@ class Interpreter {
     return item_of(object, key, budget_);
   }
 
-  // Python's slice.indices: bounds below or beyond the ends are moved to the ends.
   Value evaluate_slice(const Expression& e) {
     const Value object = evaluate(*e.operands[0]);
-    if (object.text() == nullptr && object.as_list() == nullptr) {
-      throw TemplateError("a " + type_name(object) + " cannot be sliced");
+    Value bounds[3];
+    for (size_t i = 0; i < 3; ++i) {
+      if (e.operands[i + 1] != nullptr) bounds[i] = evaluate(*e.operands[i + 1]);
     }
-    const Text* text = object.text();
-    budget_.spend_text(text != nullptr ? text->size() : 0);
-    const auto length =
-        text != nullptr ? count_characters(*text) : static_cast<int64_t>(object.as_list()->items.size());
-    const auto bound = [&](size_t operand, int64_t absent, int64_t low, int64_t high) {
-      if (e.operands[operand] == nullptr) return absent;
-      const Value value = evaluate(*e.operands[operand]);
-      if (value.is_none()) return absent;
-      const int64_t given = expect_integer(value, "a slice");
-      return std::clamp(given < 0 ? std::max(given, -length - 1) + length : given, low, high);
-    };
-    const Value step_value = e.operands[3] == nullptr ? Value() : evaluate(*e.operands[3]);
-    const int64_t step = step_value.is_none() ? 1 : expect_integer(step_value, "a slice");
-    if (step == 0) throw TemplateError("a slice of step zero");
-    const bool forward = step > 0;
-    const int64_t low = forward ? 0 : -1;
-    const int64_t high = forward ? length : length - 1;
-    const int64_t start = bound(1, forward ? low : high, low, high);
-    const int64_t stop = bound(2, forward ? high : low, low, high);
-    // A step past the ends is a step to the end.
-    const int64_t stride = std::clamp(step, -length - 1, length + 1);
-    if (text != nullptr && step == 1) {
-      const size_t begin = offset_of_character(*text, start);
-      return Value::of(text->part(begin, start < stop ? offset_of_character(*text, stop) - begin : 0));
-    }
-    const std::vector<Value> items = items_of(object, budget_);
-    std::vector<Value> chosen;
-    for (int64_t i = start; forward ? i < stop : i > stop; i += stride) chosen.push_back(items[static_cast<size_t>(i)]);
-    if (text != nullptr) return Value::of(joined(chosen, Text(), budget_));
-    return Value::list(std::move(chosen), object.as_list()->is_tuple);
+    line_ = e.line;
+    return sliced(object, bounds[0], bounds[1], bounds[2], budget_);
   }
 
   Value evaluate_comparison(const Expression& e) {
@@ -386,63 +308,10 @@ class Interpreter {
     for (size_t i = 0; i < e.operators.size(); ++i) {
       Value right = evaluate(*e.operands[i + 1]);
       line_ = e.line;
-      if (!holds(e.operators[i], left, right)) return Value::of(false);
+      if (!holds(e.operators[i], left, right, budget_)) return Value::of(false);
       left = std::move(right);
     }
     return Value::of(true);
-  }
-
-  bool holds(const std::string& op, const Value& left, const Value& right) {
-    const size_t size =
-        left.text() != nullptr && right.text() != nullptr ? std::min(left.text()->size(), right.text()->size()) : 0;
-    budget_.spend_text(size);
-    if (op == "==") return equal(left, right);
-    if (op == "!=") return !equal(left, right);
-    if (op == "in") return contains(right, left, budget_);
-    if (op == "not in") return !contains(right, left, budget_);
-    const int order = compare(left, right);
-    if (op == "<") return order < 0;
-    if (op == "<=") return order <= 0;
-    return op == ">" ? order > 0 : order >= 0;
-  }
-
-  Value concatenated(Text left, const Text& right) {
-    budget_.spend_text(left.size() + right.size());
-    left.append(right);
-    return Value::of(std::move(left));
-  }
-
-  Value arithmetic(const std::string& op, const Value& left, const Value& right) {
-    for (const Value* operand : {&left, &right}) {
-      if (operand->is_undefined())
-        throw TemplateError("'" + std::get<Undefined>(operand->storage).name + "' is undefined");
-    }
-    if (left.is_number() && right.is_number()) {
-      if (op == "**") return power(left, right);
-      if (left.is_integer() && right.is_integer()) {
-        return integer_arithmetic(op[0], op == "//", left.integer(), right.integer());
-      }
-      return float_arithmetic(op[0], op == "//", left.number(), right.number());
-    }
-    if (op == "+" && left.text() != nullptr && right.text() != nullptr)
-      return concatenated(*left.text(), *right.text());
-    if (op == "*" && left.text() != nullptr && right.is_integer()) return repeated(*left.text(), right.integer());
-    if (op == "+" && left.as_list() != nullptr && right.as_list() != nullptr) {
-      std::vector<Value> items = items_of(left, budget_);
-      const std::vector<Value> more = items_of(right, budget_);
-      items.insert(items.end(), more.begin(), more.end());
-      return Value::list(std::move(items), left.as_list()->is_tuple);
-    }
-    throw TemplateError("'" + op + "' of a " + type_name(left) + " and a " + type_name(right) + " is not supported");
-  }
-
-  Value repeated(const Text& text, int64_t count) {
-    Text result;
-    if (count <= 0 || text.empty()) return Value::of(result);
-    const bool is_too_long = static_cast<uint64_t>(count) > budget_.max_text_bytes() / text.size();
-    budget_.spend_text(is_too_long ? SIZE_MAX : text.size() * static_cast<size_t>(count));
-    for (int64_t i = 0; i < count; ++i) result.append(text);
-    return Value::of(std::move(result));
   }
 
   // ---- calls
@@ -474,7 +343,7 @@ class Interpreter {
       throw TemplateError(name + "() with arguments that have no name is not supported");
     if (name == "namespace") {
       namespaces_.emplace_back();
-      for (const auto& [key, value] : arguments.named) namespaces_.back().values[key] = value;
+      for (const auto& [key, value] : arguments.named) put(namespaces_.back(), key, value);
       return Value(&namespaces_.back());
     }
     std::vector<std::pair<Text, Value>> items;
@@ -545,7 +414,6 @@ class Interpreter {
   size_t macro_base_ = 0;      // scopes from here on belong to the running macro
   std::deque<Namespace> namespaces_;
   std::deque<Loop> loops_;
-  int64_t loop_depth_ = 0;
   Text output_;
   size_t depth_ = 0;
   int line_ = 1;

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 
+#include "core/text/template_filters.hpp"
 #include "core/text/unicode.hpp"
 
 namespace troupe::jinja {
@@ -189,10 +190,10 @@ Value replace_method(const Text& text, const Arguments& arguments, Budget& budge
 
 Value join_method(const Text& text, const Arguments& arguments, Budget& budget) {
   arguments.check("join", 1);
-  const List* list = arguments.positional.empty() ? nullptr : arguments.positional[0].as_list();
-  if (list == nullptr) throw TemplateError("join() needs a list");
-  for (const Value& item : list->items) expect_text(item, "join");
-  return Value::of(joined(list->items, text, budget));
+  if (arguments.positional.empty()) throw TemplateError("join() needs a list");
+  const std::vector<Value> items = items_of(arguments.positional[0], budget);
+  for (const Value& item : items) expect_text(item, "join");
+  return Value::of(joined(items, text, budget));
 }
 
 const std::map<std::string, TextMethod, std::less<>>& text_methods() {

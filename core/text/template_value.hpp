@@ -142,7 +142,6 @@ struct Value {
 struct Loop {
   std::shared_ptr<const std::vector<Value>> items;
   size_t index = 0;
-  int64_t depth = 0;
 };
 
 int depth_of(const Value& value);

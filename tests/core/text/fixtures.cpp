@@ -37,7 +37,9 @@ nlohmann::json read_oracle(const std::string& name) {
   return nlohmann::json::parse(read_bytes(std::filesystem::path(TROUPE_SOURCE_DIR) / "tests/oracles/data/text" / name));
 }
 
-std::vector<std::string> oracle_texts() { return read_oracle("texts.json"); }
+std::vector<std::string> oracle_texts() {
+  return read_oracle("texts.json");
+}
 
 Tokenizer tokenizer_of_json(const std::string& tokenizer_json) {
   const TemporaryFolder folder;
@@ -45,7 +47,9 @@ Tokenizer tokenizer_of_json(const std::string& tokenizer_json) {
   return Tokenizer::from_folder(folder.path());
 }
 
-Tokenizer tokenizer_of(const nlohmann::json& oracle) { return tokenizer_of_json(oracle["tokenizer"].dump()); }
+Tokenizer tokenizer_of(const nlohmann::json& oracle) {
+  return tokenizer_of_json(oracle["tokenizer"].dump());
+}
 
 GgufVocabulary gguf_of(const nlohmann::json& oracle, const std::string& pre) {
   GgufVocabulary vocabulary;
