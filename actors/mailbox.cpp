@@ -24,7 +24,11 @@ constexpr std::size_t kCopyBelowBytes = 1024;  // smaller frames are copied into
 constexpr Millis kPollAtMost{50};              // resends and deadlines are this late at most
 constexpr Millis kWaitSlice{500};              // a waiting thread beats at least this often
 // Before a thread sleeps it looks again for this long: waking a sleeping core costs more than a whole round trip.
+// Unless others want the core: giving way took longer than kGivingWay, and then sleeping is better, for a woken thread
+// is let in before those that compute. So it is for a while.
 constexpr std::chrono::microseconds kLookBeforeSleep{100};
+constexpr std::chrono::microseconds kGivingWay{30};
+constexpr Millis kCrowdedFor{1000};
 
 struct CloseSocket {
   void operator()(void* socket) const { zmq_close(socket); }
@@ -166,6 +170,7 @@ class Mailbox::Post {
   int wake_fd_;
   std::condition_variable changed_;
   std::atomic<int> lookers_{0};
+  Instant crowded_until_{};  // guarded by mutex
   std::atomic<bool> closing_{false};
   std::thread thread_;
 };
@@ -338,20 +343,25 @@ template <class Look>
 auto Mailbox::Post::wait(std::unique_lock<std::mutex>& lock, Instant until, const Look& look,
                          const std::string& beat_detail) -> decltype(look()) {
   Instant now = std::chrono::steady_clock::now();
-  const Instant look_until = std::min(until, now + kLookBeforeSleep);
+  const Instant look_until = now < crowded_until_ ? now : std::min(until, now + kLookBeforeSleep);
   ++lookers_;
   for (;;) {
     pump();
     auto result = look();
-    now = std::chrono::steady_clock::now();
     if (result || now >= look_until) {
       --lookers_;
       if (result) return result;
       break;
     }
     lock.unlock();
+    const Instant before = std::chrono::steady_clock::now();
     std::this_thread::yield();
+    now = std::chrono::steady_clock::now();
     lock.lock();
+    if (now - before > kGivingWay) {
+      crowded_until_ = now + kCrowdedFor;
+      now = std::max(now, look_until);  // one last look
+    }
   }
   for (;;) {
     if (auto result = look()) return result;
