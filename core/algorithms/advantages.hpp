@@ -2,7 +2,7 @@
 // double, no tensors: the conductor calls them. Thread-safe.
 //
 // Sources: (A) GRPO, arXiv 2402.03300 section 4.1.2, as TRL 1.16 GRPOTrainer computes it; (B) RLOO, arXiv 2402.14740,
-// TRL RLOOTrainer; (C) GDPO, TRL's `normalize_then_sum`; (D) OpenRLHF 0.11.2, reward shaping.
+// TRL RLOOTrainer; (C) GDPO, arXiv 2601.05242, TRL's `normalize_then_sum`; (D) OpenRLHF 0.11.2, reward shaping.
 #pragma once
 
 #include <array>
@@ -122,8 +122,8 @@ struct GroupAdvantages {
   int64_t num_unscored = 0;           // NaN rewards
 };
 
-// Throws std::invalid_argument for lists of unequal length, infinite rewards, a missing part, groups whose baseline or
-// deviation needs two answers and has one is no error: its advantage is 0.
+// A group with fewer than two scored answers is no error: its advantages are 0 under a group baseline.
+// Throws std::invalid_argument for lists of unequal length, infinite rewards, or a part that the scores lack.
 GroupAdvantages group_advantages(const AdvantageConfig& config, const GroupRewards& answers);
 
 // Throws std::invalid_argument naming the key under `where` ("algorithm.advantage") when values make no sense.
