@@ -33,7 +33,8 @@ void add_generate(CLI::App& app, const RoleCalls& calls, int& exit_code) {
   generate->add_option("--repetition-penalty", sampling.repetition_penalty, "1: off")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  generate->add_option("--stop", sampling.stop, "the answer ends before this text (may be repeated)")->take_all();
+  generate->add_option("--stop", sampling.stop, "the answer ends before this text (may be repeated)")
+      ->allow_extra_args(false);
   generate->add_option("--count", options->count, "answers")->check(CLI::Range(1, 1024))->capture_default_str();
   generate->add_option("--seed", options->seed, "decides every random number")->capture_default_str();
   generate->add_option("--threads", options->threads, "0: all cores")->check(CLI::Range(0, 4096));

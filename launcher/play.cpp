@@ -27,7 +27,7 @@ std::atomic<Supervisor*> running_supervisor{nullptr};
 void on_stop_signal(int) {
   const int count = ++stop_requests;
   if (Supervisor* supervisor = running_supervisor) {
-    supervisor->request_stop("stopped by request");
+    supervisor->request_stop("on request");
   } else if (count >= 2) {  // one process: nobody else could end it
     restore_terminal();
     _exit(kForced);
@@ -65,10 +65,13 @@ int supervise(const Topology& topology, const RunFile& run, const std::filesyste
     notice.tell(display);
     display.status(status);
   };
-  options.on_event = [&](const std::string& line) { display.event(line); };
+  options.on_event = [&](const std::string& line) {
+    notice.tell(display);
+    display.event(line);
+  };
   Supervisor supervisor(std::move(options));
   running_supervisor = &supervisor;
-  if (stop_requests > 0) supervisor.request_stop("stopped by request");
+  if (stop_requests > 0) supervisor.request_stop("on request");
   const int code = supervisor.run();
   running_supervisor = nullptr;
   return code;

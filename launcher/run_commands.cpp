@@ -21,7 +21,7 @@ void add_common(CLI::App& command, const std::shared_ptr<RunArguments>& argument
       .add_option("--set", arguments->overrides,
                   "override a value of the topology (may be repeated): run.seed=7, nodes.actor.count=2")
       ->type_name("PATH=VALUE")
-      ->take_all();
+      ->allow_extra_args(false);
   command.add_flag("--plain", arguments->plain, "a line per step instead of the live display");
 }
 

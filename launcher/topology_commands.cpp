@@ -19,7 +19,7 @@ CLI::App* add_verb(CLI::App& parent, const char* name, const char* about, const 
   verb->add_option("FILE", arguments->file, "the topology file")->required();
   verb->add_option("--set", arguments->overrides, "PATH=VALUE: override a value, also in a node by its name")
       ->type_name("PATH=VALUE")
-      ->take_all();
+      ->allow_extra_args(false);
   verb->footer(example);
   return verb;
 }

@@ -109,7 +109,7 @@ TEST_F(CommandLine, EveryHelpTeachesByExample) {
 }
 
 TEST_F(CommandLine, CheckReportsEveryFaultAndShowPrintsTheDefaults) {
-  Ended ended = call({"topology", "check", "t.json", "--set", "nodes.actor.count=3"});
+  Ended ended = call({"topology", "check", "--set", "nodes.actor.count=3", "--set", "run.seed=9", "t.json"});
   EXPECT_EQ(ended.code, 0) << ended.err;
   EXPECT_NE(ended.out.find("t.json: good"), std::string::npos);
   ended = call({"topology", "show", "t.json"});
