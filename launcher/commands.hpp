@@ -4,6 +4,7 @@
 #pragma once
 
 #include "roles/run_role.hpp"
+#include "roles/tiny_model.hpp"
 
 namespace CLI {
 class App;
@@ -17,6 +18,7 @@ struct RoleCalls {
   decltype(&run_standalone) standalone = nullptr;
   decltype(&generate_command) generate = nullptr;
   decltype(&export_command) export_model = nullptr;
+  decltype(&make_tiny_model) tiny_model = nullptr;
 };
 
 struct Vocabulary;
@@ -25,7 +27,7 @@ void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& w
 void add_watch_commands(CLI::App& app, int& exit_code);                              // status, stop, report
 void add_topology_commands(CLI::App& app, const Vocabulary& words, int& exit_code);  // topology check, show
 void add_model_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);      // generate, export
-void add_data_commands(CLI::App& app, int& exit_code);                               // data arithmetic
+void add_data_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);       // data arithmetic, tiny-model
 void add_role_command(CLI::App& app, const RoleCalls& calls, int& exit_code);        // role (hidden)
 
 // Parses, runs, and prints what went wrong as "troupe: ..." lines on stderr.

@@ -7,9 +7,9 @@
 
 namespace troupe {
 
-void add_data_commands(CLI::App& app, int& exit_code) {
-  CLI::App* data = app.add_subcommand("data", "write data sets for a first run");
-  data->require_subcommand(1);
+namespace {
+
+void add_arithmetic(CLI::App* data, int& exit_code) {
   struct Arguments {
     ArithmeticConfig config;
     std::string train, held_out;
@@ -22,7 +22,7 @@ void add_data_commands(CLI::App& app, int& exit_code) {
   command->add_option("--held-out", arguments->held_out, "JSON-lines file of held-out prompts to write")->required();
   command->add_option("--low", config.low, "smallest number")->capture_default_str();
   command->add_option("--high", config.high, "largest number")->capture_default_str();
-  command->add_option("--operation", config.operations, "+, - or * (may be repeated)")->take_all();
+  command->add_option("--operation", config.operations, "+, - or * (may be repeated)")->allow_extra_args(false);
   command->add_option("--question", config.question, "the prompt, with {a}, {op} and {b}")->capture_default_str();
   command->add_option("--num-held-out", config.num_heldout, "held-out prompts")->capture_default_str();
   command->add_option("--num-train", config.num_train, "training prompts; 0: all that are not held out")
@@ -39,6 +39,35 @@ void add_data_commands(CLI::App& app, int& exit_code) {
                 arguments->held_out.c_str(), task.heldout.size());
     exit_code = 0;
   });
+}
+
+void add_tiny_model(CLI::App* data, const RoleCalls& calls, int& exit_code) {
+  const auto options = std::make_shared<TinyModelOptions>();
+  CLI::App* command =
+      data->add_subcommand("tiny-model", "a byte-level model made on the spot, taught the prompts badly");
+  command->add_option("--to", options->to, "Hugging Face folder to make")->required();
+  command->add_option("--prompts", options->prompts, "JSON-lines file to teach from; needed unless --steps is 0");
+  command->add_option("--steps", options->steps, "training steps; 0: random weights")->capture_default_str();
+  command->add_option("--hidden", options->hidden_size, "width, a multiple of 8")->capture_default_str();
+  command->add_option("--layers", options->num_layers, "layers")->capture_default_str();
+  command->add_option("--wrong-share", options->wrong_share, "share of answers taught wrong, 0 to 1")
+      ->capture_default_str();
+  command->add_option("--seed", options->seed, "of weights and lessons")->capture_default_str();
+  command->footer("Example:\n  troupe data tiny-model --prompts data/train.jsonl --to models/tiny");
+  command->callback([options, &calls, &exit_code] {
+    calls.tiny_model(*options, [](const std::string& line) { std::printf("%s\n", line.c_str()); });
+    std::printf("%s: made\n", options->to.c_str());
+    exit_code = 0;
+  });
+}
+
+}  // namespace
+
+void add_data_commands(CLI::App& app, const RoleCalls& calls, int& exit_code) {
+  CLI::App* data = app.add_subcommand("data", "write data sets and a tiny model for a first run");
+  data->require_subcommand(1);
+  add_arithmetic(data, exit_code);
+  add_tiny_model(data, calls, exit_code);
 }
 
 }  // namespace troupe

@@ -4,6 +4,6 @@
 
 int main(int argc, char** argv) {
   const troupe::RoleCalls calls{troupe::run_role, troupe::run_standalone, troupe::generate_command,
-                                troupe::export_command};
+                                troupe::export_command, troupe::make_tiny_model};
   return troupe::command_line(argc, argv, calls, troupe::vocabulary());
 }

@@ -3,6 +3,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/tensor.h>
 
+#include <cstdio>
 #include <numeric>
 
 #include "core/config.hpp"
@@ -142,7 +143,8 @@ Learner::Learner(const RoleSetting& setting, Context& context)
 void Learner::load_newest(const std::filesystem::path& folder) {
   const auto checkpoint = load_newest_checkpoint(real_disk(), folder);
   if (!checkpoint) return;
-  for (const std::string& damage : checkpoint->rejected) context_.beat("load", "damaged, not loaded: " + damage);
+  for (const std::string& damage : checkpoint->rejected)
+    std::fprintf(stderr, "%s: damaged checkpoint passed over: %s\n", setting_.instance.c_str(), damage.c_str());
   engine_->load_state(checkpoint->parts.at("learner"));
   step_ = checkpoint->meta.step;
   journal_offset_ = checkpoint->meta.journal_offset;

@@ -1,0 +1,204 @@
+// The main job as a user runs it, and what it survives. Deterministic mode: a faulty run must end with the same bits as
+// the undisturbed one, and every draw must be in exactly one step of the journal.
+#include <signal.h>
+
+#include <chrono>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "core/metrics/metrics_log.hpp"
+#include "core/metrics/summary.hpp"
+#include "tests/roles/run_fixture.hpp"
+
+namespace troupe {
+namespace {
+
+constexpr int kSteps = 8;
+constexpr int kPrompts = 8, kGroup = 8;
+const std::string kStepsSet = "nodes.conductor.config.steps=" + std::to_string(kSteps);
+
+void expect_same_as_undisturbed(const Run& run) {
+  EXPECT_EQ(run.weights_digest(), undisturbed(kSteps).weights_digest());
+  EXPECT_NE(run.weights_digest(), "");
+  run.ledger(kSteps, kPrompts, kGroup);
+  const auto metrics = read_metrics(run.folder() / "metrics.jsonl");
+  ASSERT_EQ(metrics.size(), static_cast<std::size_t>(kSteps));
+  for (int i = 0; i < kSteps; ++i) EXPECT_EQ(metrics[static_cast<std::size_t>(i)].step, static_cast<uint64_t>(i + 1));
+}
+
+bool alive(pid_t pid) {
+  return ::kill(pid, 0) == 0;
+}
+
+TEST(Run, OneProcessAndManyEndWithTheSameBits) {
+  Run run("standalone", "grpo-tiny-standalone.json", {kStepsSet});
+  EXPECT_EQ(run.wait(), 0) << run.output();
+  expect_same_as_undisturbed(run);
+}
+
+TEST(Run, OverTcpWithKeysEndsWithTheSameBits) {
+  Run run("tcp", "grpo-tiny-local.json", {kStepsSet, "transport.control=tcp"});
+  EXPECT_EQ(run.wait(), 0) << run.output();
+  expect_same_as_undisturbed(run);
+}
+
+TEST(Run, OneActorAndThreeEndWithTheSameBits) {
+  Run run("three-actors", "grpo-tiny-local.json", {kStepsSet, "nodes.actor.count=3"});
+  EXPECT_EQ(run.wait(), 0) << run.output();
+  expect_same_as_undisturbed(run);
+}
+
+TEST(Run, TheTinyModelLearns) {
+  Run run(
+      "learns", "grpo-tiny-standalone.json",
+      {"nodes.conductor.config.steps=60", "nodes.learner.config.lr=1e-3", "nodes.conductor.config.checkpoint_every=0"});
+  ASSERT_EQ(run.wait(), 0) << run.output();
+  const auto metrics = read_metrics(run.folder() / "metrics.jsonl");
+  ASSERT_EQ(metrics.size(), 60u);
+  const auto mean = [&](std::size_t from, std::size_t to) {
+    double sum = 0;
+    for (std::size_t i = from; i < to; ++i) sum += metrics[i].values.at("reward_mean");
+    return sum / static_cast<double>(to - from);
+  };
+  EXPECT_GT(mean(50, 60), mean(0, 10) + 0.05) << "reward did not rise";
+  EXPECT_TRUE(std::filesystem::exists(run.folder() / "report.html"));
+  EXPECT_TRUE(std::filesystem::exists(run.folder() / "export" / "tokenizer.json"));
+  const auto summary = read_summary(run.folder());
+  EXPECT_TRUE(summary.contains("accuracy_before"));
+  EXPECT_TRUE(summary.contains("accuracy_after"));
+}
+
+class KilledRole : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(KilledRole, IsReplacedAndTheWeightsAreTheSameBits) {
+  const std::string role = GetParam();
+  Run run("killed-" + role, "grpo-tiny-local.json", {kStepsSet, "nodes.conductor.config.checkpoint_every=2"});
+  ASSERT_TRUE(run.wait_for_step(3));
+  ::kill(run.pid_of(role + "/0"), SIGKILL);
+  EXPECT_EQ(run.wait(), 0) << run.output();
+  EXPECT_NE(run.output().find("started " + role + "/0, incarnation 2"), std::string::npos) << run.output();
+  expect_same_as_undisturbed(run);
+}
+INSTANTIATE_TEST_SUITE_P(Every, KilledRole, ::testing::Values("actor", "learner", "reference", "reward", "conductor"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST(Fault, ALearnerWithoutACheckpointIsFedFromTheJournal) {
+  Run run("fed", "grpo-tiny-local.json", {kStepsSet, "nodes.conductor.config.checkpoint_every=0"});
+  ASSERT_TRUE(run.wait_for_step(5));
+  ::kill(run.pid_of("learner/0"), SIGKILL);
+  EXPECT_EQ(run.wait(), 0) << run.output();
+  expect_same_as_undisturbed(run);
+}
+
+TEST(Fault, AStoppedRoleIsNamedAndReplacedWithinItsLease) {
+  Run run("stopped-role", "grpo-tiny-local.json", {kStepsSet, "restarts.lease_s=2"});
+  ASSERT_TRUE(run.wait_for_step(2));
+  const pid_t stopped = run.pid_of("learner/0");
+  ::kill(stopped, SIGSTOP);
+  EXPECT_EQ(run.wait(), 0) << run.output();
+  EXPECT_NE(run.output().find("learner/0, incarnation 1: no progress"), std::string::npos) << run.output();
+  EXPECT_FALSE(alive(stopped));
+  expect_same_as_undisturbed(run);
+}
+
+TEST(Fault, ARoleThatKeepsDyingEndsTheRunWithOneReport) {
+  Run run("crash-loop", "grpo-tiny-local.json", {kStepsSet, "restarts.limit=2"});
+  ASSERT_TRUE(run.wait_for_step(1));
+  // Every new actor finds a model that is broken.
+  const std::filesystem::path model = TinyWorld::get().folder / "model" / "model.safetensors";
+  const std::filesystem::path aside = model.string() + ".aside";
+  std::filesystem::rename(model, aside);
+  std::ofstream(model) << "no safetensors at all";
+  ::kill(run.pid_of("actor/0"), SIGKILL);
+  const int code = run.wait();
+  std::filesystem::rename(aside, model);
+  EXPECT_EQ(code, 1) << run.output();
+  EXPECT_NE(run.output().find("actor/0"), std::string::npos);
+  EXPECT_NE(run.output().find("model.safetensors"), std::string::npos) << run.output();
+  EXPECT_EQ(read_summary(run.folder()).value("state", ""), "failed");
+}
+
+TEST(Fault, TheLaunchersDeathLeavesNoProcessAndTheRunCanBeResumed) {
+  Run run("launcher-killed", "grpo-tiny-local.json", {kStepsSet, "nodes.conductor.config.checkpoint_every=2"});
+  ASSERT_TRUE(run.wait_for_step(3));
+  std::vector<pid_t> children;
+  for (const char* instance : {"actor/0", "actor/1", "learner/0", "reference/0", "reward/0", "conductor/0"})
+    children.push_back(run.pid_of(instance));
+  run.signal(SIGKILL);
+  EXPECT_EQ(run.wait(), -SIGKILL);
+  for (int i = 0; i < 50; ++i) {
+    if (std::none_of(children.begin(), children.end(), alive)) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  for (const pid_t child : children) EXPECT_FALSE(alive(child)) << child;
+  run.resume();
+  EXPECT_EQ(run.wait(), 0) << run.output();
+  expect_same_as_undisturbed(run);
+}
+
+TEST(Run, CtrlCStopsWithACheckpointAndResumeEndsWithTheSameBits) {
+  Run run("interrupted", "grpo-tiny-local.json", {kStepsSet});
+  ASSERT_TRUE(run.wait_for_step(3));
+  run.signal(SIGINT);
+  EXPECT_EQ(run.wait(), 0) << run.output();
+  EXPECT_EQ(read_summary(run.folder()).value("state", ""), "stopped");
+  run.resume();
+  EXPECT_EQ(run.wait(), 0) << run.output();
+  expect_same_as_undisturbed(run);
+}
+
+TEST(Fault, ATornCheckpointIsNeverLoaded) {
+  Run run("torn", "grpo-tiny-local.json", {kStepsSet, "nodes.conductor.config.checkpoint_every=2"});
+  ASSERT_TRUE(run.wait_for_step(5));
+  run.signal(SIGINT);
+  ASSERT_EQ(run.wait(), 0) << run.output();
+  std::vector<std::filesystem::path> made;
+  for (const auto& entry : std::filesystem::directory_iterator(run.folder() / "checkpoints"))
+    made.push_back(entry.path());
+  std::sort(made.begin(), made.end());
+  ASSERT_GE(made.size(), 2u);
+  // One bit of the newest one's largest file.
+  for (const auto& entry : std::filesystem::directory_iterator(made.back())) {
+    if (entry.path().extension() != ".safetensors") continue;
+    std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(-7, std::ios::end);
+    const int byte = file.peek();
+    file.seekp(-7, std::ios::end);
+    file.put(static_cast<char>(byte ^ 1));
+  }
+  run.resume();
+  EXPECT_EQ(run.wait(), 0) << run.output();
+  EXPECT_NE(run.log_of("learner/0").find(made.back().filename().string()), std::string::npos)
+      << "the damage is not named in the learner's log:\n"
+      << run.log_of("learner/0");
+  expect_same_as_undisturbed(run);
+}
+
+TEST(Fault, TwoRolesKilledAtOnceAreReplaced) {
+  Run run("two-killed", "grpo-tiny-local.json", {kStepsSet});
+  ASSERT_TRUE(run.wait_for_step(3));
+  ::kill(run.pid_of("learner/0"), SIGKILL);
+  ::kill(run.pid_of("actor/1"), SIGKILL);
+  EXPECT_EQ(run.wait(), 0) << run.output();
+  expect_same_as_undisturbed(run);
+}
+
+TEST(RemoteReward, APythonRolePlugsInAndIsReplacedWhileTheRunGoesOn) {
+  const std::string python = std::string(TROUPE_DEPS) + "/python/bin/python3";
+  const std::string example = std::string(TROUPE_SOURCE_DIR) + "/examples/reward_server.py";
+  Run run("remote-reward", "grpo-tiny-remote-reward.json", {kStepsSet});
+  const auto serve = [&](const char* log) {
+    return Process::spawn(
+        {.argv = {python, example, run.folder().string()}, .log_path = (TinyWorld::get().folder / log).string()});
+  };
+  std::optional<Process> first = serve("reward-1.log");
+  ASSERT_TRUE(run.wait_for_step(3)) << tail((TinyWorld::get().folder / "reward-1.log").string(), 20);
+  first.reset();  // SIGKILL
+  const Process second = serve("reward-2.log");
+  EXPECT_EQ(run.wait(), 0) << run.output() << tail((TinyWorld::get().folder / "reward-2.log").string(), 20);
+  run.ledger(kSteps, kPrompts, kGroup);
+}
+
+}  // namespace
+}  // namespace troupe
