@@ -7,6 +7,8 @@
 #include <numbers>
 #include <stdexcept>
 
+#include "core/io/model_folder.hpp"
+
 namespace troupe {
 namespace {
 
@@ -50,9 +52,9 @@ std::string hf_name(std::string_view name) {
   throw std::runtime_error(file.path().string() + ": " + reason);
 }
 
-int64_t size_of(const GgufFile& file, const std::string& key) {
+int64_t size_of(const GgufFile& file, const std::string& key, int64_t largest = INT32_MAX) {
   const int64_t n = file.get_integer(key);
-  if (n < 1 || n > int64_t{1} << 31) refuse(file, "metadata \"" + key + "\" is " + std::to_string(n));
+  if (n < 1 || n > largest) refuse(file, "metadata \"" + key + "\" is " + std::to_string(n));
   return n;
 }
 
@@ -129,7 +131,7 @@ DecoderConfig gguf_config(const GgufFile& file) {
   c.vocab_size = embedding->second.shape[0];
   c.hidden_size = size_of(file, arch + ".embedding_length");
   c.intermediate_size = size_of(file, arch + ".feed_forward_length");
-  c.num_layers = size_of(file, arch + ".block_count");
+  c.num_layers = size_of(file, arch + ".block_count", kMaxLayers);
   c.num_heads = size_of(file, arch + ".attention.head_count");
   c.num_kv_heads =
       file.has(arch + ".attention.head_count_kv") ? size_of(file, arch + ".attention.head_count_kv") : c.num_heads;

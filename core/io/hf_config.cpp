@@ -86,11 +86,12 @@ Json known_keys(const Json& object) {
   throw std::runtime_error(where.prefix() + reason);
 }
 
-int64_t whole_number(const std::optional<int64_t>& value, std::optional<int64_t> absent, const JsonPath& where) {
-  constexpr int64_t kLargest = int64_t{1} << 31;
+int64_t whole_number(const std::optional<int64_t>& value, std::optional<int64_t> absent, const JsonPath& where,
+                     int64_t largest = INT32_MAX) {
   if (!value && !absent) refuse(where, "missing; expected an integer");
   const int64_t n = value ? *value : *absent;
-  if (n < 1 || n > kLargest) refuse(where, "expected an integer from 1 to 2147483648, found " + std::to_string(n));
+  if (n < 1 || n > largest)
+    refuse(where, "expected an integer from 1 to " + std::to_string(largest) + ", found " + std::to_string(n));
   return n;
 }
 
@@ -248,7 +249,7 @@ DecoderConfig parse_hf_config(const std::string& config_json, const std::string&
   c.hidden_size = whole_number(hf.hidden_size, mini_default(512), where.key("hidden_size"));
   c.intermediate_size = whole_number(hf.intermediate_size, mini_default((c.hidden_size * 8 / 3 + 63) / 64 * 64),
                                      where.key("intermediate_size"));
-  c.num_layers = whole_number(hf.num_hidden_layers, mini_default(8), where.key("num_hidden_layers"));
+  c.num_layers = whole_number(hf.num_hidden_layers, mini_default(8), where.key("num_hidden_layers"), kMaxLayers);
   c.num_heads = whole_number(hf.num_attention_heads, mini_default(8), where.key("num_attention_heads"));
   c.num_kv_heads = whole_number(hf.num_key_value_heads, mini ? 2 : c.num_heads, where.key("num_key_value_heads"));
   if (!hf.head_dim && c.hidden_size % c.num_heads != 0)

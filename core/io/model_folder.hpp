@@ -17,6 +17,9 @@
 
 namespace troupe {
 
+// A configuration that claims more is refused before anything is listed or allocated per layer.
+inline constexpr int64_t kMaxLayers = 4096;
+
 enum class ModelSource { kHuggingFace, kGguf };
 
 struct LoadedModel {

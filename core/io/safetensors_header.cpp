@@ -105,7 +105,10 @@ class HeaderHandler {
   bool key(std::string& key) {
     if (state_ == State::kTop) {
       name_ = key;
-      if (name_.find('\0') != name_.npos) fail("a tensor's name holds a NUL character");
+      if (name_.find('\0') != name_.npos) {
+        name_.clear();  // would cut the message short
+        fail("a tensor's name holds a NUL character");
+      }
       if (name_ == "__metadata__" ? had_metadata_ : header_.tensors.contains(name_)) fail("duplicate name");
       had_metadata_ = had_metadata_ || name_ == "__metadata__";
       state_ = State::kTopValue;
