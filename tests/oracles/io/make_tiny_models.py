@@ -82,8 +82,9 @@ def full(name, model, seed):
 
 def forward_only(name, model, seed, batch, length, dtype=None, **arguments):
     randomize(model, seed)
-    if dtype is not None:  # stored rounded, computed in float32 from the rounded weights
-        model = model.to(dtype).to(torch.float32)
+    if dtype is not None:  # stored rounded, computed in float32 from the rounded weights (.to() would round buffers too)
+        for p in model.parameters():
+            p.data = p.data.to(dtype).to(torch.float32)
     input_ids = ids(batch, length, seed + 1, model.config.vocab_size)
     with torch.no_grad():
         logits = model(input_ids=input_ids).logits
