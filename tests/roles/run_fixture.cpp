@@ -53,7 +53,7 @@ const TinyWorld& TinyWorld::get() {
   return world;
 }
 
-Run::Run(std::string name, const std::string& config, const std::vector<std::string>& sets)
+TroupeRun::TroupeRun(std::string name, const std::string& config, const std::vector<std::string>& sets)
     : folder_(TinyWorld::get().folder / name), output_(folder_.string() + ".out") {
   const std::string world = TinyWorld::get().folder.string();
   std::vector<std::string> arguments{"run", std::string(TROUPE_SOURCE_DIR) + "/configs/" + config, "--run-folder",
@@ -69,32 +69,32 @@ Run::Run(std::string name, const std::string& config, const std::vector<std::str
   start(std::move(arguments));
 }
 
-Run::~Run() {
-  if (launcher_) launcher_->kill_group();
+TroupeRun::~TroupeRun() {
+  launcher_.reset();  // SIGKILL; its children die with it
 }
 
-void Run::resume(const std::vector<std::string>& more) {
+void TroupeRun::resume(const std::vector<std::string>& more) {
   std::vector<std::string> arguments{"resume", folder_.string(), "--plain"};
   arguments.insert(arguments.end(), more.begin(), more.end());
   start(std::move(arguments));
 }
 
-void Run::start(std::vector<std::string> arguments) {
+void TroupeRun::start(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), TROUPE_PROGRAM);
   launcher_.emplace(Process::spawn({.argv = std::move(arguments), .log_path = output_.string()}));
 }
 
-std::string Run::output() const {
+std::string TroupeRun::output() const {
   return read(output_);
 }
 
-std::string Run::log_of(const std::string& instance) const {
+std::string TroupeRun::log_of(const std::string& instance) const {
   std::string name = instance;
   std::replace(name.begin(), name.end(), '/', '-');
   return read(folder_ / "logs" / (name + ".log"));
 }
 
-bool Run::wait_for(const std::string& text, int seconds, std::size_t from) const {
+bool TroupeRun::wait_for(const std::string& text, int seconds, std::size_t from) const {
   for (int i = 0; i < seconds * 20; ++i) {
     if (output().find(text, from) != std::string::npos) return true;
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -103,7 +103,7 @@ bool Run::wait_for(const std::string& text, int seconds, std::size_t from) const
   return false;
 }
 
-bool Run::wait_for_step(int step, int seconds) const {
+bool TroupeRun::wait_for_step(int step, int seconds) const {
   const std::string line = "\"step\":" + std::to_string(step) + ",";
   for (int i = 0; i < seconds * 20; ++i) {
     if (read(folder_ / "metrics.jsonl").find(line) != std::string::npos) return true;
@@ -113,7 +113,7 @@ bool Run::wait_for_step(int step, int seconds) const {
   return false;
 }
 
-pid_t Run::pid_of(const std::string& instance) const {
+pid_t TroupeRun::pid_of(const std::string& instance) const {
   const std::regex line("started " + instance + ", incarnation [0-9]+, pid ([0-9]+)");
   const std::string text = output();
   pid_t pid = 0;
@@ -122,7 +122,7 @@ pid_t Run::pid_of(const std::string& instance) const {
   return pid;
 }
 
-int Run::wait(int seconds) {
+int TroupeRun::wait(int seconds) {
   for (int i = 0; i < seconds * 20; ++i) {
     if (const auto status = launcher_->poll()) {
       launcher_.reset();
@@ -134,14 +134,16 @@ int Run::wait(int seconds) {
   return -1;
 }
 
-std::string Run::weights_digest() const {
+std::string TroupeRun::weights_digest() const {
   const fs::path file = folder_ / "export" / "model.safetensors";
   if (!fs::exists(file)) return "";
   const std::string bytes = read(file);
-  return sha256_hex(std::as_bytes(std::span(bytes)));
+  Sha256 digest;
+  digest.update(bytes);
+  return digest.finish_hex();
 }
 
-std::vector<Experience> Run::ledger(int steps, int prompts_per_update, int group_size) const {
+std::vector<Experience> TroupeRun::ledger(int steps, int prompts_per_update, int group_size) const {
   std::vector<Experience> batches = read_experiences(folder_ / "journal");
   EXPECT_EQ(batches.size(), static_cast<std::size_t>(steps));
   uint64_t expected = 0;
@@ -156,12 +158,13 @@ std::vector<Experience> Run::ledger(int steps, int prompts_per_update, int group
   return batches;
 }
 
-const Run& undisturbed(int steps) {
-  static std::map<int, std::unique_ptr<Run>> runs;
+const TroupeRun& undisturbed(int steps) {
+  static std::map<int, std::unique_ptr<TroupeRun>> runs;
   auto& run = runs[steps];
   if (!run) {
-    run = std::make_unique<Run>("undisturbed-" + std::to_string(steps), "grpo-tiny-local.json",
-                                std::vector<std::string>{"nodes.conductor.config.steps=" + std::to_string(steps)});
+    run =
+        std::make_unique<TroupeRun>("undisturbed-" + std::to_string(steps), "grpo-tiny-local.json",
+                                    std::vector<std::string>{"nodes.conductor.config.steps=" + std::to_string(steps)});
     if (run->wait() != 0) throw std::runtime_error("the undisturbed run failed:\n" + run->output());
   }
   return *run;

@@ -23,11 +23,11 @@ struct TinyWorld {
 };
 
 // A `troupe run` or `troupe resume` and its folder.
-class Run {
+class TroupeRun {
  public:
   // `name` is unique in the test; `sets` are --set arguments on top of the world's model and prompts.
-  Run(std::string name, const std::string& config, const std::vector<std::string>& sets);
-  ~Run();  // kills what still runs
+  TroupeRun(std::string name, const std::string& config, const std::vector<std::string>& sets);
+  ~TroupeRun();  // kills what still runs
   void resume(const std::vector<std::string>& more = {});
 
   const std::filesystem::path& folder() const { return folder_; }
@@ -59,6 +59,6 @@ class Run {
 };
 
 // The undisturbed run of `steps` steps that faulty ones are compared with; made once per test process.
-const Run& undisturbed(int steps);
+const TroupeRun& undisturbed(int steps);
 
 }  // namespace troupe

@@ -18,7 +18,7 @@ constexpr int kSteps = 8;
 constexpr int kPrompts = 8, kGroup = 8;
 const std::string kStepsSet = "nodes.conductor.config.steps=" + std::to_string(kSteps);
 
-void expect_same_as_undisturbed(const Run& run) {
+void expect_same_as_undisturbed(const TroupeRun& run) {
   EXPECT_EQ(run.weights_digest(), undisturbed(kSteps).weights_digest());
   EXPECT_NE(run.weights_digest(), "");
   run.ledger(kSteps, kPrompts, kGroup);
@@ -32,25 +32,25 @@ bool alive(pid_t pid) {
 }
 
 TEST(Run, OneProcessAndManyEndWithTheSameBits) {
-  Run run("standalone", "grpo-tiny-standalone.json", {kStepsSet});
+  TroupeRun run("standalone", "grpo-tiny-standalone.json", {kStepsSet});
   EXPECT_EQ(run.wait(), 0) << run.output();
   expect_same_as_undisturbed(run);
 }
 
 TEST(Run, OverTcpWithKeysEndsWithTheSameBits) {
-  Run run("tcp", "grpo-tiny-local.json", {kStepsSet, "transport.control=tcp"});
+  TroupeRun run("tcp", "grpo-tiny-local.json", {kStepsSet, "transport.control=tcp"});
   EXPECT_EQ(run.wait(), 0) << run.output();
   expect_same_as_undisturbed(run);
 }
 
 TEST(Run, OneActorAndThreeEndWithTheSameBits) {
-  Run run("three-actors", "grpo-tiny-local.json", {kStepsSet, "nodes.actor.count=3"});
+  TroupeRun run("three-actors", "grpo-tiny-local.json", {kStepsSet, "nodes.actor.count=3"});
   EXPECT_EQ(run.wait(), 0) << run.output();
   expect_same_as_undisturbed(run);
 }
 
 TEST(Run, TheTinyModelLearns) {
-  Run run(
+  TroupeRun run(
       "learns", "grpo-tiny-standalone.json",
       {"nodes.conductor.config.steps=60", "nodes.learner.config.lr=1e-3", "nodes.conductor.config.checkpoint_every=0"});
   ASSERT_EQ(run.wait(), 0) << run.output();
@@ -73,7 +73,7 @@ class KilledRole : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(KilledRole, IsReplacedAndTheWeightsAreTheSameBits) {
   const std::string role = GetParam();
-  Run run("killed-" + role, "grpo-tiny-local.json", {kStepsSet, "nodes.conductor.config.checkpoint_every=2"});
+  TroupeRun run("killed-" + role, "grpo-tiny-local.json", {kStepsSet, "nodes.conductor.config.checkpoint_every=2"});
   ASSERT_TRUE(run.wait_for_step(3));
   ::kill(run.pid_of(role + "/0"), SIGKILL);
   EXPECT_EQ(run.wait(), 0) << run.output();
@@ -84,7 +84,7 @@ INSTANTIATE_TEST_SUITE_P(Every, KilledRole, ::testing::Values("actor", "learner"
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(Fault, ALearnerWithoutACheckpointIsFedFromTheJournal) {
-  Run run("fed", "grpo-tiny-local.json", {kStepsSet, "nodes.conductor.config.checkpoint_every=0"});
+  TroupeRun run("fed", "grpo-tiny-local.json", {kStepsSet, "nodes.conductor.config.checkpoint_every=0"});
   ASSERT_TRUE(run.wait_for_step(5));
   ::kill(run.pid_of("learner/0"), SIGKILL);
   EXPECT_EQ(run.wait(), 0) << run.output();
@@ -92,18 +92,18 @@ TEST(Fault, ALearnerWithoutACheckpointIsFedFromTheJournal) {
 }
 
 TEST(Fault, AStoppedRoleIsNamedAndReplacedWithinItsLease) {
-  Run run("stopped-role", "grpo-tiny-local.json", {kStepsSet, "restarts.lease_s=2"});
+  TroupeRun run("stopped-role", "grpo-tiny-local.json", {kStepsSet, "restarts.lease_s=2"});
   ASSERT_TRUE(run.wait_for_step(2));
   const pid_t stopped = run.pid_of("learner/0");
   ::kill(stopped, SIGSTOP);
   EXPECT_EQ(run.wait(), 0) << run.output();
-  EXPECT_NE(run.output().find("learner/0, incarnation 1: no progress"), std::string::npos) << run.output();
+  EXPECT_NE(run.output().find("learner/0: no progress"), std::string::npos) << run.output();
   EXPECT_FALSE(alive(stopped));
   expect_same_as_undisturbed(run);
 }
 
 TEST(Fault, ARoleThatKeepsDyingEndsTheRunWithOneReport) {
-  Run run("crash-loop", "grpo-tiny-local.json", {kStepsSet, "restarts.limit=2"});
+  TroupeRun run("crash-loop", "grpo-tiny-local.json", {kStepsSet, "restarts.limit=2"});
   ASSERT_TRUE(run.wait_for_step(1));
   // Every new actor finds a model that is broken.
   const std::filesystem::path model = TinyWorld::get().folder / "model" / "model.safetensors";
@@ -120,7 +120,7 @@ TEST(Fault, ARoleThatKeepsDyingEndsTheRunWithOneReport) {
 }
 
 TEST(Fault, TheLaunchersDeathLeavesNoProcessAndTheRunCanBeResumed) {
-  Run run("launcher-killed", "grpo-tiny-local.json", {kStepsSet, "nodes.conductor.config.checkpoint_every=2"});
+  TroupeRun run("launcher-killed", "grpo-tiny-local.json", {kStepsSet, "nodes.conductor.config.checkpoint_every=2"});
   ASSERT_TRUE(run.wait_for_step(3));
   std::vector<pid_t> children;
   for (const char* instance : {"actor/0", "actor/1", "learner/0", "reference/0", "reward/0", "conductor/0"})
@@ -138,7 +138,7 @@ TEST(Fault, TheLaunchersDeathLeavesNoProcessAndTheRunCanBeResumed) {
 }
 
 TEST(Run, CtrlCStopsWithACheckpointAndResumeEndsWithTheSameBits) {
-  Run run("interrupted", "grpo-tiny-local.json", {kStepsSet});
+  TroupeRun run("interrupted", "grpo-tiny-local.json", {kStepsSet});
   ASSERT_TRUE(run.wait_for_step(3));
   run.signal(SIGINT);
   EXPECT_EQ(run.wait(), 0) << run.output();
@@ -149,7 +149,7 @@ TEST(Run, CtrlCStopsWithACheckpointAndResumeEndsWithTheSameBits) {
 }
 
 TEST(Fault, ATornCheckpointIsNeverLoaded) {
-  Run run("torn", "grpo-tiny-local.json", {kStepsSet, "nodes.conductor.config.checkpoint_every=2"});
+  TroupeRun run("torn", "grpo-tiny-local.json", {kStepsSet, "nodes.conductor.config.checkpoint_every=2"});
   ASSERT_TRUE(run.wait_for_step(5));
   run.signal(SIGINT);
   ASSERT_EQ(run.wait(), 0) << run.output();
@@ -176,7 +176,7 @@ TEST(Fault, ATornCheckpointIsNeverLoaded) {
 }
 
 TEST(Fault, TwoRolesKilledAtOnceAreReplaced) {
-  Run run("two-killed", "grpo-tiny-local.json", {kStepsSet});
+  TroupeRun run("two-killed", "grpo-tiny-local.json", {kStepsSet});
   ASSERT_TRUE(run.wait_for_step(3));
   ::kill(run.pid_of("learner/0"), SIGKILL);
   ::kill(run.pid_of("actor/1"), SIGKILL);
@@ -187,7 +187,7 @@ TEST(Fault, TwoRolesKilledAtOnceAreReplaced) {
 TEST(RemoteReward, APythonRolePlugsInAndIsReplacedWhileTheRunGoesOn) {
   const std::string python = std::string(TROUPE_DEPS) + "/python/bin/python3";
   const std::string example = std::string(TROUPE_SOURCE_DIR) + "/examples/reward_server.py";
-  Run run("remote-reward", "grpo-tiny-remote-reward.json", {kStepsSet});
+  TroupeRun run("remote-reward", "grpo-tiny-remote-reward.json", {kStepsSet});
   const auto serve = [&](const char* log) {
     return Process::spawn(
         {.argv = {python, example, run.folder().string()}, .log_path = (TinyWorld::get().folder / log).string()});
