@@ -40,6 +40,16 @@ TEST(Configs, AreAllGood) {
   EXPECT_GE(count, 1u);
 }
 
+TEST(Configs, EveryRolesSettingsAreExplained) {
+  const ScratchFolder folder;
+  const std::filesystem::path file = std::string(TROUPE_SOURCE_DIR) + "/configs/grpo-tiny-local.json";
+  lay_out_files(read_config_file(file).value, folder.path());
+  const std::string page = text_of(std::string(TROUPE_SOURCE_DIR) + "/docs/topology.md");
+  for (const NodeSection& node : load_topology(file, {{}, folder.path(), 2}).nodes)
+    for (const auto& [key, value] : node.config.items())
+      EXPECT_NE(page.find("`" + key + "`"), std::string::npos) << *node.name << ": " << key;
+}
+
 TEST(Configs, TheRolesAreThoseOfTheTable) {
   std::vector<std::string> names;
   for (const RoleKind& role : vocabulary().roles) names.push_back(role.name);

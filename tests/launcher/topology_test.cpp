@@ -233,6 +233,27 @@ TEST_F(TopologyFile, IsDescribedNodeByNode) {
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 6);
 }
 
+// Every key of `T` and of the structs within it.
+template <class T>
+void expect_documented(const std::string& page) {
+  T object{};
+  for_each_field(object, [&](std::string_view name, const auto& value) {
+    using Value = std::remove_cvref_t<decltype(value)>;
+    if constexpr (Fielded<Value>) {
+      EXPECT_NE(page.find("### " + std::string(name)), std::string::npos) << name;
+      expect_documented<Value>(page);
+    } else if constexpr (std::is_same_v<Value, std::vector<NodeSection>>) {
+      expect_documented<NodeSection>(page);
+    } else if constexpr (!std::is_same_v<T, Topology>) {
+      EXPECT_NE(page.find("\n| `" + std::string(name) + "` |"), std::string::npos) << name;
+    }
+  });
+}
+
+TEST(TopologyPage, ExplainsEveryKey) {
+  expect_documented<Topology>(text_of(std::string(TROUPE_SOURCE_DIR) + "/docs/topology.md"));
+}
+
 TEST(ThreadPlan, UsesAtLeastOneCore) {
   EXPECT_GE(host_cores(), 1);
 }
