@@ -64,6 +64,7 @@ std::vector<Action> SupervisionPolicy::heartbeat(const RoleStatus& status, Insta
   Node* node = find(status.node);
   if (!node || node->status.incarnation != status.incarnation || node->life == Life::kEnded) return {};
   node->beaten = true;
+  node->last_heard = now;
   if (status.progress != node->status.progress || status.phase != node->status.phase) node->last_progress = now;
   node->status = status;
   return {};
@@ -141,9 +142,12 @@ void SupervisionPolicy::check_leases(Instant now, std::vector<Action>& out) {
     }
     if (node.life != Life::kRunning || !node.spec.heartbeats || stopping_) continue;
     const Millis lease = node.spec.leases.of(node.status.phase);
-    if (now - node.last_progress <= lease) continue;
-    node.failure = "no progress in phase '" + node.status.phase + "' for " + seconds(lease) +
-                   (node.status.detail.empty() ? "" : " (" + node.status.detail + ")");
+    // Heartbeats come from a thread of their own whatever the phase: their silence is a stopped process.
+    const bool silent = node.beaten && now - node.last_heard > node.spec.leases.otherwise;
+    if (!silent && now - node.last_progress <= lease) continue;
+    node.failure = silent ? "no heartbeat for " + seconds(node.spec.leases.otherwise)
+                          : "no progress in phase '" + node.status.phase + "' for " + seconds(lease) +
+                                (node.status.detail.empty() ? "" : " (" + node.status.detail + ")");
     node.life = Life::kAborting;
     node.due = now + kAbortPatience;
     out.push_back(Tell{node.spec.name + ": " + node.failure + "; it is aborted"});

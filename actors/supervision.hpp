@@ -4,7 +4,8 @@
 //
 // - A node is started with incarnation 1 and then +1 at every start.
 // - The lease of a node that never beat is that of the phase "load".
-// - A lease runs out when a node's phase and progress have stood still for the phase's lease: it is named, gets SIGABRT
+// - A lease runs out when a node's phase and progress have stood still for the phase's lease, or when no heartbeat has
+//   come for the lease of ordinary phases (the process itself is stopped): it is named, gets SIGABRT
 //   (a stack in its log), SIGKILL 2 s later, and is restarted.
 // - A restart waits: at once the first time in the window, then 0.25 s, 0.5 s, 1 s, ... up to 5 s.
 // - More than `limit` restarts of one node within the window, or the failure of a node that is not to be restarted,
@@ -106,6 +107,7 @@ class SupervisionPolicy {
     Life life = Life::kWaiting;
     Instant due{};  // kWaiting: start; kAborting: SIGKILL
     Instant last_progress{};
+    Instant last_heard{};  // the last heartbeat, with progress or without
     RoleStatus status;
     std::deque<Instant> recent_restarts;
     bool beaten = false;  // a heartbeat of this incarnation has come

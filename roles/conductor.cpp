@@ -72,7 +72,7 @@ void Conductor::recover() {
     const auto lines = read_metrics(file);
     return !lines.empty() && lines.back().step >= step;
   }();
-  metrics_.emplace(setting_.run_folder, step);
+  metrics_.emplace(setting_.run_folder, written ? step : step - 1);
   if (written) return;
   // The step was applied, but its line was not written before the conductor died: what the journal and the learner
   // still know of it.
