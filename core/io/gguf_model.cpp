@@ -160,31 +160,38 @@ DecoderConfig gguf_config(const GgufFile& file) {
   return c;
 }
 
+std::map<std::string, GgufParameter> gguf_parameters(const GgufFile& file) {
+  std::map<std::string, GgufParameter> parameters;
+  for (const auto& [name, tensor] : file.tensors()) {
+    if (name == kRopeFactors) continue;
+    const std::string hf = hf_name(name);
+    if (hf.empty()) refuse(file, "tensor \"" + name + "\" has no place in a decoder of these families");
+    // "blk.1" and "blk.01" would meet here.
+    if (!parameters.emplace(hf, GgufParameter{name, tensor.shape}).second)
+      refuse(file, "two tensors are \"" + hf + "\"");
+  }
+  return parameters;
+}
+
 StateDict gguf_weights(const GgufFile& file, const DecoderConfig& config, at::ScalarType dtype) {
   struct Item {
-    const std::string* name;
-    const GgufTensor* tensor;
+    const GgufParameter parameter;
     at::Tensor* out;
   };
   StateDict weights;
   std::vector<Item> items;
-  for (const auto& [name, tensor] : file.tensors()) {
-    if (name == kRopeFactors) continue;
-    const std::string hf = hf_name(name);
-    if (hf.empty()) refuse(file, "tensor \"" + name + "\" has no place in a " + config.family + " model");
-    items.push_back({&name, &tensor, &weights[hf]});
-  }
+  for (const auto& [name, parameter] : gguf_parameters(file)) items.push_back({parameter, &weights[name]});
   at::parallel_for(0, static_cast<int64_t>(items.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const Item& item = items[static_cast<std::size_t>(i)];
-      at::Tensor values = at::empty(item.tensor->shape, at::kFloat);
-      file.read(*item.name, {values.mutable_data_ptr<float>(), static_cast<std::size_t>(values.numel())});
-      const bool query = item.name->find(".attn_q.") != std::string::npos;
-      const bool key = item.name->find(".attn_k.") != std::string::npos;
+      const std::string& name = item.parameter.name;
+      at::Tensor values = at::empty(item.parameter.shape, at::kFloat);
+      file.read(name, {values.mutable_data_ptr<float>(), static_cast<std::size_t>(values.numel())});
+      const bool query = name.find(".attn_q.") != name.npos, key = name.find(".attn_k.") != name.npos;
       if (config.family == "llama" && (query || key)) {
         const int64_t heads = query ? config.num_heads : config.num_kv_heads;
         if (values.size(0) != heads * config.head_dim)
-          refuse(file, "tensor \"" + *item.name + "\" has " + std::to_string(values.size(0)) + " rows, expected " +
+          refuse(file, "tensor \"" + name + "\" has " + std::to_string(values.size(0)) + " rows, expected " +
                            std::to_string(heads * config.head_dim));
         values = unpermute(values, heads);
       }

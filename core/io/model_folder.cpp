@@ -95,10 +95,10 @@ LoadedModel load_hf(const std::filesystem::path& folder, at::ScalarType dtype) {
 LoadedModel load_gguf(const std::filesystem::path& path, at::ScalarType dtype) {
   const GgufFile file(path);
   LoadedModel model{gguf_config(file), {}, path, ModelSource::kGguf};
-  model.weights = gguf_weights(file, model.config, dtype);
   Shapes found;
-  for (const auto& [name, tensor] : model.weights) found[name] = tensor.sizes().vec();
+  for (const auto& [name, parameter] : gguf_parameters(file)) found[name] = parameter.shape;
   check_parameters(model.config, found, path.string());
+  model.weights = gguf_weights(file, model.config, dtype);
   return model;
 }
 
