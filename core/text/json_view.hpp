@@ -14,7 +14,7 @@ class JsonView {
   JsonView(const nlohmann::json& value, std::string path) : value_(value), path_(std::move(path)) {}
 
   [[noreturn]] void refuse(std::string_view reason) const {
-    throw std::runtime_error(path_ + ": " + std::string(reason));
+    throw std::runtime_error(path_ + (path_.ends_with(": ") ? "" : ": ") + std::string(reason));
   }
 
   const nlohmann::json& value() const { return value_; }

@@ -83,9 +83,10 @@ class Lexer {
         end = last;
       }
     } else if (sign != '+' && tag != '{' && tag != '\0') {
-      const size_t newline = end == 0 ? std::string::npos : source_.rfind('\n', end - 1);
-      const bool has_newline = newline != std::string::npos && newline >= begin;
-      const size_t line_start = has_newline ? newline + 1 : begin;
+      // Within this text only: a search through all that came before would be quadratic.
+      const size_t newline = std::string_view(source_).substr(begin, end - begin).rfind('\n');
+      const bool has_newline = newline != std::string_view::npos;
+      const size_t line_start = has_newline ? begin + newline + 1 : begin;
       if ((has_newline || at_line_start_) && only_spaces(line_start, end)) end = line_start;
     }
     if (begin < end) add(TokenKind::kText, source_.substr(begin, end - begin));

@@ -1,10 +1,12 @@
 """Trains small byte-level BPE tokenizers of every kind that core/text reads and records what the reference library gives.
 
-Run by hand: python tests/oracles/text/tokenizer_cases.py   (needs tokenizers)
-Writes tests/oracles/data/text/texts.json and tokenizers/NAME.json, each with the tokenizer itself and its ids.
+Run by hand: python tests/oracles/text/tokenizer_cases.py [SMOLLM2_FOLDER]   (needs tokenizers)
+Writes tests/oracles/data/text/texts.json and tokenizers/NAME.json, each with the tokenizer itself and its ids; with the
+folder of SmolLM2-135M-Instruct also smollm2_ids.json, its ids of every second text.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import corpus
@@ -155,6 +157,10 @@ def main():
         # The smaller ones differ in one component; every third text is enough to show it.
         every = 3 if name in KINDS and KINDS[name][3] <= 330 and name != "odd_tokens" else 1
         record(name, build(name), texts, every)
+    if len(sys.argv) > 1:
+        tokenizer = Tokenizer.from_file(str(Path(sys.argv[1]) / "tokenizer.json"))
+        ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts[::2]]
+        (OUT / "smollm2_ids.json").write_text(json.dumps(ids, separators=(",", ":")) + "\n")
 
 
 if __name__ == "__main__":
