@@ -15,8 +15,6 @@
 namespace troupe {
 namespace {
 
-constexpr std::size_t kVersionsKept = 2;  // an actor may still be reading the one before
-
 TrainConfig train_config(const Learner::Config& c, const NodeSection& node) {
   TrainConfig train{.compute = scalar_type(c.dtype),
                     .gradient_checkpointing = c.gradient_checkpointing,
@@ -241,16 +239,17 @@ LearnerState Learner::handle(const AskState&) {
 
 PublishedWeights Learner::handle(const PublishWeights& m) {
   if (m.version != step_) fail_behind("publish version " + std::to_string(m.version));
-  if (const auto it = published_.find(m.version); it != published_.end()) return {it->second.manifest};
+  if (published_ && published_->manifest.version == m.version) return {published_->manifest};
   context_.beat("publish", "version " + std::to_string(m.version));
   const StateDict weights = config_.lora.rank > 0 ? engine_->model().merged()
                             : m.dtype == "f32"    ? engine_->weights()
                                                   : engine_->compute_weights();
+  withdraw_published();  // before the new one takes memory
   Published made{.manifest = layout_of(weights, m.dtype, m.version)};
   made.region = SharedRegion::create(made.manifest.total_bytes);
   pack(weights, made.manifest, made.region->writable());
   made.region->seal();
-  const std::string name = setting_.run_folder.filename().string() + "-v" + std::to_string(m.version);
+  const std::string name = region_name(m.version);
   made.manifest.location = !m.same_host ? "chunks:"
                            : regions_   ? "memfd:" + regions_->path() + "#" + name
                                         : "inproc:" + name;
@@ -259,20 +258,26 @@ PublishedWeights Learner::handle(const PublishWeights& m) {
   } else {
     InprocRegions::publish(name, made.region);
   }
-  published_[m.version] = made;
-  while (published_.size() > kVersionsKept) {
-    const std::string old = setting_.run_folder.filename().string() + "-v" + std::to_string(published_.begin()->first);
-    regions_ ? regions_->withdraw(old) : InprocRegions::withdraw(old);
-    published_.erase(published_.begin());
-  }
-  return {made.manifest};
+  published_ = std::move(made);
+  return {published_->manifest};
+}
+
+std::string Learner::region_name(uint64_t version) const {
+  return setting_.run_folder.filename().string() + "-v" + std::to_string(version);
+}
+
+// A reader that has opened the old version keeps its memory alive by itself.
+void Learner::withdraw_published() {
+  if (!published_) return;
+  const std::string name = region_name(published_->manifest.version);
+  regions_ ? regions_->withdraw(name) : InprocRegions::withdraw(name);
+  published_.reset();
 }
 
 WeightChunk Learner::handle(const FetchChunk& m) {
-  const auto it = published_.find(m.version);
-  if (it == published_.end())
+  if (!published_ || published_->manifest.version != m.version)
     throw std::invalid_argument("fetch chunk: version " + std::to_string(m.version) + " is not published");
-  const Published& p = it->second;
+  const Published& p = *published_;
   if (m.index >= p.manifest.chunk_crc32c.size())
     throw std::invalid_argument("fetch chunk " + std::to_string(m.index) + " of " +
                                 std::to_string(p.manifest.chunk_crc32c.size()));

@@ -85,6 +85,8 @@ class Learner {
   void load_newest(const std::filesystem::path& folder);
   [[noreturn]] void fail_behind(const std::string& what) const;
   void export_policy(const std::filesystem::path& folder) const;
+  std::string region_name(uint64_t version) const;
+  void withdraw_published();
 
   const Config config_;
   const RoleSetting setting_;
@@ -100,7 +102,7 @@ class Learner {
     WeightManifest manifest;
     std::shared_ptr<SharedRegion> region;
   };
-  std::map<uint64_t, Published> published_;  // the newest two versions
+  std::optional<Published> published_;  // the newest version
 };
 static_assert(Serves<Learner, LearnerFace>);
 
