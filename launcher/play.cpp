@@ -39,12 +39,12 @@ void catch_stop_signals() {
   struct sigaction action {};
   action.sa_handler = on_stop_signal;
   sigemptyset(&action.sa_mask);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
-    struct sigaction before {};
-    sigaction(number, nullptr, &before);
-    if (before.sa_handler != SIG_IGN) sigaction(number, &action, nullptr);  // nohup and background jobs keep their way
-  }
-  signal(SIGPIPE, SIG_IGN);  // a closed output is no reason to end a run
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  struct sigaction hang_up {};
+  sigaction(SIGHUP, nullptr, &hang_up);
+  if (hang_up.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);  // nohup: a closed terminal is no reason
+  signal(SIGPIPE, SIG_IGN);                                                // a closed output is no reason to end a run
 }
 
 // Says once what a stop request leads to.
