@@ -16,8 +16,9 @@ add_library(troupe_torch INTERFACE)
 target_include_directories(troupe_torch SYSTEM INTERFACE
   "${TORCH_HOME}/include" "${TORCH_HOME}/include/torch/csrc/api/include")
 target_link_libraries(troupe_torch INTERFACE torch_cpu torch_c10)
-# libtorch_cpu.so itself needs the CUDA runtime and CUPTI, found through its own run path in the wheels beside it.
-target_link_options(troupe_torch INTERFACE -Wl,--allow-shlib-undefined "-Wl,-rpath,${TORCH_HOME}/lib")
+# libtorch_cpu.so itself needs the CUDA runtime and CUPTI, found through its own run path in the wheels beside it. CMake
+# adds the run path of the build tree by itself, and takes it out again on install.
+target_link_options(troupe_torch INTERFACE -Wl,--allow-shlib-undefined)
 target_compile_options(troupe_torch INTERFACE -fopenmp)
 # One OpenMP runtime in a process: the wheel's own.
 target_link_libraries(troupe_torch INTERFACE "${TORCH_HOME}/lib/libgomp.so.1")
