@@ -61,14 +61,15 @@ class LocalMember final : public Member {
 
 class RemoteMember final : public Member {
  public:
-  RemoteMember(Mailbox& mailbox, std::string peer, uint64_t generation)
-      : Member(generation), handle_(mailbox, std::move(peer)) {}
+  RemoteMember(Mailbox& mailbox, std::string peer, uint64_t generation, Millis deadline)
+      : Member(generation), handle_(mailbox, std::move(peer)), deadline_(deadline) {}
 
  private:
   RendezvousValue run(const AskRendezvous& operation) override {
-    return handle_.ask(operation, {.deadline = Millis(30'000), .what = "rendezvous " + operation.operation}).get();
+    return handle_.ask(operation, {.deadline = deadline_, .what = "rendezvous " + operation.operation}).get();
   }
   Handle<RendezvousFace> handle_;
+  Millis deadline_;
 };
 
 struct TableRole {
@@ -131,8 +132,9 @@ std::shared_ptr<Rendezvous> local_rendezvous(std::shared_ptr<RendezvousTable> ta
   return std::make_shared<LocalMember>(std::move(table), generation);
 }
 
-std::shared_ptr<Rendezvous> remote_rendezvous(Mailbox& mailbox, std::string peer, uint64_t generation) {
-  return std::make_shared<RemoteMember>(mailbox, std::move(peer), generation);
+std::shared_ptr<Rendezvous> remote_rendezvous(Mailbox& mailbox, std::string peer, uint64_t generation,
+                                              Millis deadline) {
+  return std::make_shared<RemoteMember>(mailbox, std::move(peer), generation, deadline);
 }
 
 // ---- its server ---------------------------------------------------------------------------------------------------

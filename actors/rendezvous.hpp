@@ -94,6 +94,8 @@ class RendezvousServer {
 };
 
 // A member's view of the table that `peer` (a node of `mailbox`'s peers) serves. The mailbox must outlive it.
-std::shared_ptr<Rendezvous> remote_rendezvous(Mailbox& mailbox, std::string peer, uint64_t generation);
+// Each operation is answered within `deadline` or throws RemoteFailure kDeadline.
+std::shared_ptr<Rendezvous> remote_rendezvous(Mailbox& mailbox, std::string peer, uint64_t generation,
+                                              Millis deadline = Millis(10'000));
 
 }  // namespace troupe

@@ -42,7 +42,7 @@ std::unique_ptr<Group> join(const std::string& folder, Mailbox& mailbox, int ran
 // The highest step and its state win.
 void agree(Group& group, int rank, int size, at::Tensor& state, at::Tensor& step) {
   at::Tensor steps = at::zeros({size}, at::kLong);
-  steps[rank] = step;
+  steps.narrow(0, rank, 1).copy_(step);
   group.all_reduce_sum(steps);
   const auto best = static_cast<int>(steps.argmax().item<int64_t>());
   group.broadcast(state, best);
