@@ -35,11 +35,24 @@ at::Tensor plain_attention(const AttentionInput& input, const at::Tensor& query_
   const at::Tensor v = split.slice(1, heads + kv_heads);
   std::vector<at::Tensor> outs;
   for (size_t b = 0; b + 1 < input.cu_seqlens.size(); ++b) {
-    const auto part = [&](const at::Tensor& x) {
-      return x.slice(0, input.cu_seqlens[b], input.cu_seqlens[b + 1]).transpose(0, 1).unsqueeze(0);
+    const auto rows = [&](const at::Tensor& x, size_t of) {
+      return x.slice(0, input.cu_seqlens[of], input.cu_seqlens[of + 1]);
     };
-    outs.push_back(at::scaled_dot_product_attention(part(q), part(k), part(v), {}, 0.0, /*is_causal=*/true,
-                                                    std::nullopt, /*enable_gqa=*/heads != kv_heads)
+    const bool continues = !input.continues.empty() && input.continues[b] >= 0;
+    const auto seen = [&](const at::Tensor& x) {
+      const at::Tensor own = rows(x, b);
+      const at::Tensor all = continues ? at::cat({rows(x, static_cast<size_t>(input.continues[b])), own}) : own;
+      return all.transpose(0, 1).unsqueeze(0);
+    };
+    const at::Tensor queries = rows(q, b).transpose(0, 1).unsqueeze(0), keys = seen(k);
+    at::Tensor mask;  // causal, aligned at the end
+    if (continues)
+      mask = at::ones({queries.size(2), keys.size(2)}, queries.options().dtype(at::kBool))
+                 .tril(keys.size(2) - queries.size(2));
+    outs.push_back(at::scaled_dot_product_attention(queries, keys, seen(v),
+                                                    continues ? std::optional(mask) : std::nullopt, 0.0,
+                                                    /*is_causal=*/!continues, std::nullopt,
+                                                    /*enable_gqa=*/heads != kv_heads)
                        .squeeze(0)
                        .transpose(0, 1)
                        .reshape({-1, heads * head_dim}));

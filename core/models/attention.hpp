@@ -1,5 +1,6 @@
 // Causal attention over packed sequences with grouped queries, from the fused projection to the heads' outputs:
-// optional RMSNorm on queries and keys, rotation, softmax(q k^T / sqrt(head_dim)) v. No token sees another sequence.
+// optional RMSNorm on queries and keys, rotation, softmax(q k^T / sqrt(head_dim)) v. No token sees another sequence but
+// the one that its own continues.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -22,6 +23,7 @@ struct AttentionInput {
   const AttentionShape& shape;
   const RopeTable& rope;                   // of the S tokens
   const std::vector<int32_t>& cu_seqlens;  // [B + 1]
+  const std::vector<int32_t>& continues;   // [B] or empty, see PackedTokens
 };
 
 // Norms on queries and keys [head_dim]; undefined values: none.

@@ -4,19 +4,21 @@
 #include <ATen/Parallel.h>
 #include <ATen/native/CPUBlas.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "core/models/kernels/rows.hpp"
 
 // Legend: L tokens of a sequence in n blocks of b (the last padded with zeros), d = head_dim.
-// A unit of work is a sequence and one key-value head with the G query heads that share it: it alone writes its rows,
-// so any thread may take any unit and the bits stay the same. Every product has one of three shapes (b x b x d, b x d x
-// b, d x b x b), so few kernels are generated, whatever lengths come.
+// A unit of work is a sequence, those that continue it, and one key-value head with the G query heads that share it: it
+// alone writes its rows, so any thread may take any unit and the bits stay the same. Every product has one of three
+// shapes (b x b x d, b x d x b, d x b x b), so few kernels are generated, whatever lengths come.
 
 namespace troupe {
 namespace {
@@ -114,61 +116,134 @@ struct Operands {
   }
 };
 
-struct Unit {
-  int64_t begin, end, kv_head;
-  int64_t block, blocks;
+// Tokens [begin, end) in blocks of the unit's size.
+struct Sequence {
+  int64_t begin, end, blocks;
 };
 
-Unit unit_of(const AttentionInput& input, int64_t index) {
-  const int64_t b = index / input.shape.num_kv_heads;
-  Unit unit{input.cu_seqlens[b], input.cu_seqlens[b + 1], index % input.shape.num_kv_heads, 0, 0};
-  unit.block = block_of(unit.end - unit.begin);
-  unit.blocks = (unit.end - unit.begin + unit.block - 1) / unit.block;
+// A sequence that continues none, those that continue it, and one key-value head.
+struct Unit {
+  int64_t kv_head, block;
+  Sequence root;
+  std::vector<Sequence> more;
+  int64_t most_blocks;  // of the root and one of those that continue it
+
+  Sequence sequence(int64_t begin, int64_t end) const { return {begin, end, (end - begin + block - 1) / block}; }
+};
+
+// The sequences that continue none.
+std::vector<int64_t> roots_of(const AttentionInput& input) {
+  std::vector<int64_t> roots;
+  for (size_t b = 0; b + 1 < input.cu_seqlens.size(); ++b)
+    if (input.continues.empty() || input.continues[b] < 0) roots.push_back(static_cast<int64_t>(b));
+  return roots;
+}
+
+Unit unit_of(const AttentionInput& input, int64_t root, int64_t kv_head) {
+  const auto& bounds = input.cu_seqlens;
+  const auto begin = [&](size_t b) { return static_cast<int64_t>(bounds[b]); };
+  const auto first = static_cast<size_t>(root);
+  size_t end = first + 1;  // those that continue the root follow it
+  int64_t longest = 0;
+  while (!input.continues.empty() && end + 1 < bounds.size() && input.continues[end] == root) {
+    longest = std::max(longest, begin(end + 1) - begin(end));
+    ++end;
+  }
+  Unit unit{kv_head, block_of(begin(first + 1) - begin(first) + longest), {}, {}, 0};
+  unit.root = unit.sequence(begin(first), begin(first + 1));
+  unit.most_blocks = unit.root.blocks;
+  for (size_t b = first + 1; b < end; ++b) {
+    unit.more.push_back(unit.sequence(begin(b), begin(b + 1)));
+    unit.most_blocks = std::max(unit.most_blocks, unit.root.blocks + unit.more.back().blocks);
+  }
   return unit;
 }
 
 // Runs work(unit, index) for every unit, threads taking the next one as they get free.
 template <class Work>
 void for_each_unit(const AttentionInput& input, bool packed_products, const Work& work) {
-  const int64_t units = (static_cast<int64_t>(input.cu_seqlens.size()) - 1) * input.shape.num_kv_heads;
+  const std::vector<int64_t> roots = roots_of(input);
+  const int64_t kv_heads = input.shape.num_kv_heads, units = static_cast<int64_t>(roots.size()) * kv_heads;
   const int64_t threads = std::min<int64_t>(units, at::get_num_threads());
   std::atomic<int64_t> next{0};
   at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    for (int64_t i = next++; i < units; i = next++) work(unit_of(input, i), i);
+    for (int64_t i = next++; i < units; i = next++)
+      work(unit_of(input, roots[static_cast<size_t>(i / kv_heads)], i % kv_heads), i);
     cpublas::brgemm_release(packed_products);
   });
 }
 
+// A score that becomes probability 0.
+constexpr float kMasked = -1e30f;
+
 template <class T>
-void forward_unit(const Operands<T>& in, const Unit& unit, T* out, float* log_sum) {
-  const int64_t b = unit.block, n = unit.blocks, d = in.d;
-  scratch.begin(2 * Scratch::padded<T>(n * b * d) + Scratch::padded<T>(b * d) + Scratch::padded<float>(n * b * b) +
-                Scratch::padded<T>(n * b * b) + Scratch::padded<float>(b * d));
-  T *keys = scratch.take<T>(n * b * d), *values = scratch.take<T>(n * b * d), *block = scratch.take<T>(b * d);
-  float* scores = scratch.take<float>(n * b * b);
-  T* probs = scratch.take<T>(n * b * b);
-  float* sums = scratch.take<float>(b * d);
-  for (int64_t j = 0; j < n; ++j) {
-    in.load(unit.begin + j * b, unit.end, b, in.heads + unit.kv_head, block);
-    in.row.pack_transposed(block, d, d, b, keys + j * b * d);
-    in.load(unit.begin + j * b, unit.end, b, in.heads + in.kv_heads + unit.kv_head, block);
-    in.row.pack(block, d, b, d, values + j * b * d);
+struct ForwardBuffers {
+  T *keys, *values;  // n of [b, d], packed as right operands
+  T* block;          // [b, d]
+  float* scores;     // n of [b, b]
+  T* probs;          // n of [b, b]
+  float* sums;       // [b, d]
+
+  ForwardBuffers(int64_t n, int64_t b, int64_t d) {
+    using S = Scratch;
+    scratch.begin(2 * S::padded<T>(n * b * d) + S::padded<T>(b * d) + S::padded<float>(n * b * b) +
+                  S::padded<T>(n * b * b) + S::padded<float>(b * d));
+    keys = scratch.take<T>(n * b * d), values = scratch.take<T>(n * b * d), block = scratch.take<T>(b * d);
+    scores = scratch.take<float>(n * b * b);
+    probs = scratch.take<T>(n * b * b);
+    sums = scratch.take<float>(b * d);
   }
+};
+
+// Keys and values of a sequence into blocks `at`, at + 1, ...
+template <class T>
+void load_keys(const Operands<T>& in, const Unit& unit, const Sequence& s, int64_t at, ForwardBuffers<T>& m) {
+  const int64_t b = unit.block, d = in.d;
+  for (int64_t j = 0; j < s.blocks; ++j) {
+    in.load(s.begin + j * b, s.end, b, in.heads + unit.kv_head, m.block);
+    in.row.pack_transposed(m.block, d, d, b, m.keys + (at + j) * b * d);
+    in.load(s.begin + j * b, s.end, b, in.heads + in.kv_heads + unit.kv_head, m.block);
+    in.row.pack(m.block, d, b, d, m.values + (at + j) * b * d);
+  }
+}
+
+// The queries of a sequence that has `before` blocks of the root's keys in front of its own.
+template <class T>
+void forward_queries(const Operands<T>& in, const Unit& unit, const Sequence& s, int64_t before, ForwardBuffers<T>& m,
+                     T* out, float* log_sum) {
+  const int64_t b = unit.block, d = in.d;
+  const int64_t filled = before == 0 ? b : unit.root.end - unit.root.begin - (before - 1) * b;  // of the last before
   for (int64_t head = unit.kv_head * in.group; head < (unit.kv_head + 1) * in.group; ++head)
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t first = unit.begin + i * b, count = std::min(b, unit.end - first);
-      in.load(first, unit.end, b, head, block);
-      for (int64_t j = 0; j <= i; ++j) multiply(b, b, d, false, block, keys + j * b * d, scores + j * b * b);
+    for (int64_t i = 0; i < s.blocks; ++i) {
+      const int64_t first = s.begin + i * b, count = std::min(b, s.end - first);
+      in.load(first, s.end, b, head, m.block);
+      for (int64_t j = 0; j <= before + i; ++j)
+        multiply(b, b, d, false, m.block, m.keys + j * b * d, m.scores + j * b * b);
+      for (int64_t r = 0; filled < b && r < count; ++r)
+        std::fill_n(m.scores + (before - 1) * b * b + r * b + filled, b - filled, kMasked);
       float total[64];
       for (int64_t r = 0; r < count; ++r) {
         float log_total;
-        in.row.softmax_panels(scores + r * b, b * b, b, i * b + r + 1, in.scale, probs + r * b, &total[r], &log_total);
+        in.row.softmax_panels(m.scores + r * b, b * b, b, (before + i) * b + r + 1, in.scale, m.probs + r * b,
+                              &total[r], &log_total);
         if (log_sum) log_sum[head * in.tokens + first + r] = log_total;
       }
-      for (int64_t j = 0; j <= i; ++j) multiply(b, d, b, j > 0, probs + j * b * b, values + j * b * d, sums);
+      for (int64_t j = 0; j <= before + i; ++j)
+        multiply(b, d, b, j > 0, m.probs + j * b * b, m.values + j * b * d, m.sums);
       for (int64_t r = 0; r < count; ++r)
-        in.row.store(sums + r * d, 1.0f / total[r], d, out + ((first + r) * in.heads + head) * d);
+        in.row.store(m.sums + r * d, 1.0f / total[r], d, out + ((first + r) * in.heads + head) * d);
     }
+}
+
+template <class T>
+void forward_unit(const Operands<T>& in, const Unit& unit, T* out, float* log_sum) {
+  ForwardBuffers<T> m(unit.most_blocks, unit.block, in.d);
+  load_keys(in, unit, unit.root, 0, m);
+  forward_queries(in, unit, unit.root, 0, m, out, log_sum);
+  for (const Sequence& s : unit.more) {
+    load_keys(in, unit, s, unit.root.blocks, m);
+    forward_queries(in, unit, s, unit.root.blocks, m, out, log_sum);
+  }
 }
 
 template <class T>
@@ -202,22 +277,20 @@ struct BackwardBuffers {
     for (float** p : {&dquery, &dquery_rows}) *p = scratch.take<float>(b * d);
     for (T** p : {&probs, &dscores, &dscores_packed}) *p = scratch.take<T>(b * b);
     for (float** p : {&log_sum, &delta}) *p = scratch.take<float>(b);
-    std::memset(dkeys, 0, sizeof(float) * static_cast<size_t>(n * b * d));
-    std::memset(dvalues, 0, sizeof(float) * static_cast<size_t>(n * b * d));
   }
 };
 
 template <class T>
-void load_queries(const Operands<T>& in, const Gradients<T>& g, const Unit& unit, int64_t head, int64_t first,
-                  BackwardBuffers<T>& m) {
+void load_queries(const Operands<T>& in, const Gradients<T>& g, const Unit& unit, const Sequence& s, int64_t head,
+                  int64_t first, BackwardBuffers<T>& m) {
   const int64_t b = unit.block, d = in.d, width = in.heads * d;
-  in.load(first, unit.end, b, head, m.block);
+  in.load(first, s.end, b, head, m.block);
   in.row.pack(m.block, d, b, d, m.query);
   in.row.pack_transposed(m.block, d, d, b, m.query_t);
   for (int64_t r = 0; r < b; ++r) {
     const int64_t t = first + r;
     T* destination = m.block + r * d;
-    if (t < unit.end) {
+    if (t < s.end) {
       const int64_t at = t * width + head * d;
       std::memcpy(static_cast<void*>(destination), g.dout + at, sizeof(T) * static_cast<size_t>(d));
       m.delta[r] = in.row.dot(g.dout + at, g.out + at, d);
@@ -232,14 +305,18 @@ void load_queries(const Operands<T>& in, const Gradients<T>& g, const Unit& unit
   in.row.pack_transposed(m.block, d, d, b, m.dout_t);
 }
 
+// The block of queries in `m` against key blocks 0 .. last, the last of them on the diagonal. Of block `partly` only
+// the first `filled` keys are there; the others would be harmless were it not for probabilities that overflow.
 template <class T>
-void backward_block(const Operands<T>& in, int64_t b, int64_t i, BackwardBuffers<T>& m) {
+void backward_block(const Operands<T>& in, int64_t b, int64_t last, int64_t partly, int64_t filled,
+                    BackwardBuffers<T>& m) {
   const int64_t d = in.d;
-  for (int64_t j = 0; j <= i; ++j) {
+  for (int64_t j = 0; j <= last; ++j) {
     const int64_t at = j * b * d;
     multiply(b, b, d, false, m.keys + at, m.query_t, m.scores);
     multiply(b, b, d, false, m.values + at, m.dout_t, m.dprobs);
-    in.row.attention_backward(m.scores, m.dprobs, m.log_sum, m.delta, in.scale, b, i == j, m.probs, m.dscores,
+    if (j == partly) std::fill(m.scores + filled * b, m.scores + b * b, kMasked);
+    in.row.attention_backward(m.scores, m.dprobs, m.log_sum, m.delta, in.scale, b, j == last, m.probs, m.dscores,
                               m.dscores_packed);
     multiply(b, d, b, true, m.probs, m.dout, m.dvalues + at);
     multiply(b, d, b, true, m.dscores, m.query, m.dkeys + at);
@@ -258,29 +335,59 @@ void store_rotated(const Operands<T>& in, const Gradients<T>& g, int64_t first, 
                            g.dqkv + t * in.stride + head * in.d, dnorm);
 }
 
+// Keys and values of a sequence into blocks `at`, at + 1, ..., their gradients there at zero.
 template <class T>
-void backward_unit(const Operands<T>& in, const Gradients<T>& g, const Unit& unit, int64_t index) {
-  const int64_t b = unit.block, n = unit.blocks, d = in.d;
-  BackwardBuffers<T> m(n, b, d);
-  float* dnorm = g.dnorms ? g.dnorms + index * 2 * d : nullptr;
-  const int64_t key_head = in.heads + unit.kv_head, value_head = key_head + in.kv_heads;
-  for (int64_t j = 0; j < n; ++j) {
-    in.load(unit.begin + j * b, unit.end, b, key_head, m.keys + j * b * d);
+void load_keys(const Operands<T>& in, const Unit& unit, const Sequence& s, int64_t at, BackwardBuffers<T>& m) {
+  const int64_t b = unit.block, d = in.d, key_head = in.heads + unit.kv_head;
+  for (int64_t j = at; j < at + s.blocks; ++j) {
+    const int64_t first = s.begin + (j - at) * b;
+    in.load(first, s.end, b, key_head, m.keys + j * b * d);
     in.row.transpose(m.keys + j * b * d, d, b, d, m.keys_transposed + j * b * d);
-    in.load(unit.begin + j * b, unit.end, b, value_head, m.values + j * b * d);
+    in.load(first, s.end, b, key_head + in.kv_heads, m.values + j * b * d);
   }
+  std::fill_n(m.dkeys + at * b * d, s.blocks * b * d, 0.0f);
+  std::fill_n(m.dvalues + at * b * d, s.blocks * b * d, 0.0f);
+}
+
+template <class T>
+void store_keys(const Operands<T>& in, const Gradients<T>& g, const Unit& unit, const Sequence& s, int64_t at,
+                const BackwardBuffers<T>& m, float* dnorm) {
+  const int64_t b = unit.block, d = in.d, key_head = in.heads + unit.kv_head;
+  store_rotated(in, g, s.begin, s.end, key_head, m.dkeys + at * b * d, dnorm ? dnorm + d : nullptr);
+  const float* dvalues = m.dvalues + at * b * d;
+  for (int64_t t = s.begin; t < s.end; ++t, dvalues += d)
+    in.row.store(dvalues, 1.0f, d, g.dqkv + t * in.stride + (key_head + in.kv_heads) * d);
+}
+
+// Gradients of a sequence's queries, and its part of the gradients of the keys and values it sees.
+template <class T>
+void backward_queries(const Operands<T>& in, const Gradients<T>& g, const Unit& unit, const Sequence& s, int64_t before,
+                      BackwardBuffers<T>& m, float* dnorm) {
+  const int64_t b = unit.block, d = in.d;
+  const int64_t filled = unit.root.end - unit.root.begin - (before - 1) * b;  // of block before - 1
   const rows::Typed<float>& wide = rows::kernels().f32;
   for (int64_t head = unit.kv_head * in.group; head < (unit.kv_head + 1) * in.group; ++head)
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t first = unit.begin + i * b;
-      load_queries(in, g, unit, head, first, m);
-      backward_block(in, b, i, m);
+    for (int64_t i = 0; i < s.blocks; ++i) {
+      const int64_t first = s.begin + i * b;
+      load_queries(in, g, unit, s, head, first, m);
+      backward_block(in, b, before + i, before - 1, filled, m);
       wide.transpose(m.dquery, b, d, b, m.dquery_rows);
-      store_rotated(in, g, first, std::min(first + b, unit.end), head, m.dquery_rows, dnorm);
+      store_rotated(in, g, first, std::min(first + b, s.end), head, m.dquery_rows, dnorm);
     }
-  store_rotated(in, g, unit.begin, unit.end, key_head, m.dkeys, dnorm ? dnorm + d : nullptr);
-  for (int64_t t = unit.begin; t < unit.end; ++t)
-    in.row.store(m.dvalues + (t - unit.begin) * d, 1.0f, d, g.dqkv + t * in.stride + value_head * d);
+}
+
+template <class T>
+void backward_unit(const Operands<T>& in, const Gradients<T>& g, const Unit& unit, int64_t index) {
+  BackwardBuffers<T> m(unit.most_blocks, unit.block, in.d);
+  float* dnorm = g.dnorms ? g.dnorms + index * 2 * in.d : nullptr;
+  load_keys(in, unit, unit.root, 0, m);
+  backward_queries(in, g, unit, unit.root, 0, m, dnorm);
+  for (const Sequence& s : unit.more) {
+    load_keys(in, unit, s, unit.root.blocks, m);
+    backward_queries(in, g, unit, s, unit.root.blocks, m, dnorm);
+    store_keys(in, g, unit, s, unit.root.blocks, m, dnorm);
+  }
+  store_keys(in, g, unit, unit.root, 0, m, dnorm);
 }
 
 template <class T>
@@ -296,7 +403,7 @@ template <class T>
 void backward(const AttentionInput& input, const HeadNorms& norms, const at::Tensor& qkv, const at::Tensor& out,
               const at::Tensor& log_sum, const at::Tensor& dout, at::Tensor& dqkv) {
   const Operands<T> in(input, norms, qkv);
-  const int64_t units = (static_cast<int64_t>(input.cu_seqlens.size()) - 1) * in.kv_heads;
+  const int64_t units = static_cast<int64_t>(roots_of(input).size()) * in.kv_heads;
   at::Tensor dnorms;
   if (in.query_norm) dnorms = at::zeros({units, 2, in.d}, at::kFloat);
   const Gradients<T> g{static_cast<const T*>(out.const_data_ptr()), static_cast<const T*>(dout.const_data_ptr()),

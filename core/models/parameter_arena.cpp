@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "core/models/workspace.hpp"
+
 namespace troupe {
 namespace {
 
@@ -37,7 +39,11 @@ ParameterArena::ParameterArena(std::vector<ParameterBlock> blocks, at::ScalarTyp
     spans_.push_back({begin, total, block.decay});
     total = (total + kAlignment - 1) / kAlignment * kAlignment;
   }
-  const auto buffer = [&](at::ScalarType type) { return at::zeros({total}, at::TensorOptions(type).device(device)); };
+  const auto buffer = [&](at::ScalarType type) {
+    const at::Tensor memory = at::empty({total}, at::TensorOptions(type).device(device));
+    prefer_large_pages(memory);
+    return memory.zero_();
+  };
   if (trainable) {
     master_ = buffer(at::kFloat);
     grad_ = buffer(at::kFloat);

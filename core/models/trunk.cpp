@@ -103,7 +103,7 @@ at::Tensor Decoder::Network::forward(Pass& pass) {
   pass.rope = rope_table(config, pass.packed);
   pass.memory = workspaces.lease();
   const AttentionShape shape = attention_shape();
-  const AttentionInput input{shape, pass.rope, pass.packed.cu_seqlens};
+  const AttentionInput input{shape, pass.rope, pass.packed.cu_seqlens, pass.packed.continues};
 
   at::Tensor residual = pass.memory->take({tokens, config.hidden_size}, at::kFloat);
   residual.copy_(embedding.value.index_select(0, pass.packed.tokens));
@@ -142,7 +142,7 @@ void Decoder::Network::backward(Pass& pass, const at::Tensor& dhidden) {
   const int64_t tokens = pass.packed.tokens.size(0);
   const bool wide = options.compute == at::kFloat;
   const AttentionShape shape = attention_shape();
-  const AttentionInput input{shape, pass.rope, pass.packed.cu_seqlens};
+  const AttentionInput input{shape, pass.rope, pass.packed.cu_seqlens, pass.packed.continues};
   Workspace& memory = *pass.memory;
 
   at::Tensor dresidual = memory.take({tokens, config.hidden_size}, at::kFloat).zero_();

@@ -10,6 +10,9 @@
 
 namespace troupe {
 
+// Asks the system for large pages behind a large buffer, where it has them: fewer faults and table walks.
+void prefer_large_pages(const at::Tensor& buffer);
+
 // Not thread-safe. Tensors taken are views: they must not be used after reset() or the workspace's end.
 class Workspace {
  public:

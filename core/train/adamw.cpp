@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/models/kernels/rows.hpp"
+#include "core/models/workspace.hpp"
 
 namespace troupe {
 namespace {
@@ -45,7 +46,12 @@ AdamW::AdamW(ParameterArena& arena, const AdamWConfig& config) : arena_(arena), 
 void AdamW::step(double rate_factor, double gradient_scale) {
   at::NoGradGuard no_grad;
   const at::Tensor &master = arena_.master(), &compute = arena_.compute();
-  if (!m_.defined()) m_ = at::zeros_like(master), v_ = at::zeros_like(master);
+  if (!m_.defined())
+    for (at::Tensor* moment : {&m_, &v_}) {
+      *moment = at::empty_like(master);
+      prefer_large_pages(*moment);
+      moment->zero_();
+    }
   ++steps_;
   const double rate = config_.learning_rate * rate_factor, t = static_cast<double>(steps_);
   rows::AdamWStep step{};

@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "core/train/prompt_sharing.hpp"
+
 namespace troupe {
 namespace {
 
@@ -22,42 +24,38 @@ DecoderOptions decoder_options(const TrainConfig& train) {
   return options;
 }
 
-PackedTokens packed_of(const PackedBatch& batch, at::Device device) {
-  std::vector<int64_t> lengths;
-  for (size_t i = 0; i < batch.prompt_lengths.size(); ++i)
-    lengths.push_back(batch.prompt_lengths[i] + batch.response_lengths[i]);
-  return pack_tokens(batch.tokens.to(device), lengths);
+// Dynamic RoPE looks at a sequence's length, which an answer apart from its prompt does not have.
+bool may_share(const Decoder& model, const TrainConfig& train) {
+  return train.share_prompts && model.config().rope.type != "dynamic";
 }
 
-// The rows whose hidden states answer tokens are predicted from (the token before each), int64 [N].
-at::Tensor answer_rows(const PackedBatch& batch) {
-  at::Tensor rows = at::empty({batch.response_tokens()}, at::kLong);
-  int64_t *row = rows.mutable_data_ptr<int64_t>(), begin = 0;
-  for (size_t i = 0; i < batch.prompt_lengths.size(); ++i) {
-    const int64_t first = begin + batch.prompt_lengths[i];
-    for (int64_t t = 0; t < batch.response_lengths[i]; ++t) *row++ = first + t - 1;
-    begin = first + batch.response_lengths[i];
-  }
-  return rows;
-}
-
-// The last row of each sequence, int64 [B].
-at::Tensor last_rows(const PackedBatch& batch) {
-  std::vector<int64_t> rows;
-  int64_t end = 0;
-  for (size_t i = 0; i < batch.prompt_lengths.size(); ++i)
-    rows.push_back((end += batch.prompt_lengths[i] + batch.response_lengths[i]) - 1);
-  return at::tensor(rows, at::kLong);
-}
-
-TokenOutputs token_outputs(const Decoder& model, const PackedBatch& batch, double temperature, bool adapter) {
+// Hidden states of the wanted rows, [N, D].
+at::Tensor hidden_of(const Decoder& model, const PackedPrompts& laid, const DistinctRows& wanted, bool adapter) {
   const at::Device device = model.options().device;
-  const at::Tensor rows = answer_rows(batch).to(device);
-  const PackedTokens packed = packed_of(batch, device);
-  const at::Tensor targets = packed.tokens.index_select(0, rows + 1);
+  const at::Tensor hidden = model.hidden(laid.packed, wanted.rows.to(device), adapter);
+  return wanted.which.defined() ? hidden.index_select(0, wanted.which.to(device)) : hidden;
+}
+
+// The answer tokens, int64 [N].
+at::Tensor answer_tokens(const PackedBatch& batch) {
+  std::vector<at::Tensor> pieces;
+  int64_t begin = 0;
+  for (size_t i = 0; i < batch.prompt_lengths.size(); ++i) {
+    pieces.push_back(batch.tokens.narrow(0, begin + batch.prompt_lengths[i], batch.response_lengths[i]));
+    begin += batch.prompt_lengths[i] + batch.response_lengths[i];
+  }
+  return at::cat(pieces);
+}
+
+TokenOutputs token_outputs(const Decoder& model, const TrainConfig& train, WorkspacePool& memory,
+                           const PackedBatch& batch, double temperature, bool adapter) {
+  const at::Device device = model.options().device;
+  const PackedPrompts laid = pack_prompts(batch, may_share(model, train), device);
   TokenLogProbOptions options;
   options.temperature = temperature;
-  const TokenLogProbs result = token_logprobs(model.hidden(packed, rows, adapter), model.head(), targets, options);
+  options.memory = &memory;
+  const TokenLogProbs result = token_logprobs(hidden_of(model, laid, answer_rows(batch, laid), adapter), model.head(),
+                                              answer_tokens(batch).to(device), options);
   return {result.logprobs, result.entropy};
 }
 
@@ -72,7 +70,7 @@ void check_loss(const at::Tensor& loss, size_t part) {
 }  // namespace
 
 TrainEngine::TrainEngine(const DecoderConfig& config, const StateDict& state, const TrainConfig& train)
-    : train_(train), model_(config, state, decoder_options(train)) {
+    : train_(train), model_(config, state, decoder_options(train)), logit_memory_(train.device) {
   schedule_factor(train.schedule, 0);  // throws when it makes no sense, before the first update is lost to it
   if (train.micro_batch_tokens < 0 || !(train.max_grad_norm >= 0))
     throw std::invalid_argument("micro_batch_tokens and max_grad_norm must not be negative");
@@ -83,9 +81,9 @@ TokenOutputs TrainEngine::logprobs(const PackedBatch& batch, double temperature,
   at::NoGradGuard no_grad;
   check_batch(batch, model_.config().vocab_size);
   std::vector<at::Tensor> logprobs, entropy;
-  for (const MicroBatch& part : split_batch(batch, train_.micro_batch_tokens)) {
+  for (const MicroBatch& part : split_batch(batch, train_.micro_batch_tokens, may_share(model_, train_))) {
     if (part.batch.response_tokens() == 0) continue;
-    const TokenOutputs out = token_outputs(model_, part.batch, temperature, adapter);
+    const TokenOutputs out = token_outputs(model_, train_, logit_memory_, part.batch, temperature, adapter);
     logprobs.push_back(out.logprobs);
     entropy.push_back(out.entropy);
   }
@@ -94,15 +92,16 @@ TokenOutputs TrainEngine::logprobs(const PackedBatch& batch, double temperature,
 }
 
 at::Tensor TrainEngine::scalars(const PackedBatch& batch, Scalars which) {
-  const at::Tensor rows = which == Scalars::kValues ? answer_rows(batch) : last_rows(batch);
-  return model_.scalars(model_.hidden(packed_of(batch, train_.device), rows.to(train_.device)));
+  const PackedPrompts laid = pack_prompts(batch, may_share(model_, train_), train_.device);
+  const DistinctRows rows = which == Scalars::kValues ? answer_rows(batch, laid) : last_rows(batch, laid);
+  return model_.scalars(hidden_of(model_, laid, rows, true));
 }
 
 at::Tensor TrainEngine::values(const PackedBatch& batch) {
   at::NoGradGuard no_grad;
   check_batch(batch, model_.config().vocab_size);
   std::vector<at::Tensor> values;
-  for (const MicroBatch& part : split_batch(batch, train_.micro_batch_tokens))
+  for (const MicroBatch& part : split_batch(batch, train_.micro_batch_tokens, may_share(model_, train_)))
     values.push_back(scalars(part.batch, Scalars::kValues));
   return at::cat(values);
 }
@@ -111,7 +110,7 @@ at::Tensor TrainEngine::scores(const PackedBatch& batch) {
   at::NoGradGuard no_grad;
   check_batch(batch, model_.config().vocab_size);
   std::vector<at::Tensor> scores;
-  for (const MicroBatch& part : split_batch(batch, train_.micro_batch_tokens))
+  for (const MicroBatch& part : split_batch(batch, train_.micro_batch_tokens, may_share(model_, train_)))
     scores.push_back(scalars(part.batch, Scalars::kScores));
   return at::cat(scores);
 }
@@ -122,10 +121,10 @@ Accumulated TrainEngine::accumulate(const PackedBatch& batch, double temperature
   at::AutoGradMode grad(true);
   Accumulated total;
   std::vector<at::Tensor> logprobs, entropy;
-  const std::vector<MicroBatch> parts = split_batch(batch, train_.micro_batch_tokens);
+  const std::vector<MicroBatch> parts = split_batch(batch, train_.micro_batch_tokens, may_share(model_, train_));
   for (size_t i = 0; i < parts.size(); ++i) {
     if (parts[i].batch.response_tokens() == 0) continue;
-    const TokenOutputs out = token_outputs(model_, parts[i].batch, temperature, true);
+    const TokenOutputs out = token_outputs(model_, train_, logit_memory_, parts[i].batch, temperature, true);
     const at::Tensor value = loss(parts[i], out);
     check_loss(value, i);
     if (value.requires_grad()) torch::autograd::backward({value}, {});
@@ -144,7 +143,7 @@ Accumulated TrainEngine::accumulate_scalars(const PackedBatch& batch, Scalars wh
   at::AutoGradMode grad(true);
   Accumulated total;
   std::vector<at::Tensor> outputs;
-  const std::vector<MicroBatch> parts = split_batch(batch, train_.micro_batch_tokens);
+  const std::vector<MicroBatch> parts = split_batch(batch, train_.micro_batch_tokens, may_share(model_, train_));
   for (size_t i = 0; i < parts.size(); ++i) {
     const at::Tensor out = scalars(parts[i].batch, which);
     const at::Tensor value = loss(parts[i], out);

@@ -33,6 +33,7 @@ struct TrainConfig {
   AdamWConfig adamw;
   ScheduleConfig schedule;
   int64_t micro_batch_tokens = 1024;  // 0: the whole batch at once
+  bool share_prompts = true;          // neighbours with the same prompt compute it once (prompt_sharing.hpp)
   double max_grad_norm = 1.0;         // 0: no clipping
   at::Device device = at::kCPU;
 };
@@ -108,6 +109,7 @@ class TrainEngine {
 
   TrainConfig train_;
   Decoder model_;
+  WorkspacePool logit_memory_;
   std::optional<AdamW> adamw_;
 };
 

@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "core/train/prompt_sharing.hpp"
+
 namespace troupe {
 namespace {
 
@@ -60,20 +62,29 @@ void check_batch(const PackedBatch& batch, int64_t vocab_size) {
       fail("token id " + std::to_string(id) + " is outside the vocabulary of " + std::to_string(vocab_size));
 }
 
-std::vector<MicroBatch> split_batch(const PackedBatch& batch, int64_t token_budget) {
+std::vector<MicroBatch> split_batch(const PackedBatch& batch, int64_t token_budget, bool shared_prompts) {
   if (token_budget < 0)
     throw std::invalid_argument("micro-batch budget is " + std::to_string(token_budget) + " tokens, expected >= 0");
+  const size_t count = batch.prompt_lengths.size();
   std::vector<Extent> at{{0, 0}};
-  for (size_t i = 0; i < batch.prompt_lengths.size(); ++i)
+  for (size_t i = 0; i < count; ++i)
     at.push_back({at.back().first_token + batch.prompt_lengths[i] + batch.response_lengths[i],
                   at.back().first_response + batch.response_lengths[i]});
   std::vector<MicroBatch> parts;
   size_t begin = 0;
-  for (size_t i = 1; i <= batch.prompt_lengths.size(); ++i) {
-    const bool last = i == batch.prompt_lengths.size();
-    if (last || (token_budget > 0 && at[i + 1].first_token - at[begin].first_token > token_budget))
+  int64_t tokens = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const int64_t whole = batch.prompt_lengths[i] + batch.response_lengths[i];
+    const bool repeats = shared_prompts && i > begin && same_prompt(batch, i, at[i - 1].first_token, at[i].first_token);
+    const int64_t more = repeats ? batch.response_lengths[i] : whole;
+    if (i > begin && token_budget > 0 && tokens + more > token_budget) {
       parts.push_back(part_of(batch, at, std::exchange(begin, i), i));
+      tokens = whole;
+    } else {
+      tokens += more;
+    }
   }
+  parts.push_back(part_of(batch, at, begin, count));
   return parts;
 }
 

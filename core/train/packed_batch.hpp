@@ -31,7 +31,8 @@ struct MicroBatch {
 };
 
 // Fills micro-batches with whole sequences, in order, until the next would exceed `token_budget` (a longer sequence has
-// one of its own). Deterministic. `token_budget` 0: one micro-batch.
-std::vector<MicroBatch> split_batch(const PackedBatch& batch, int64_t token_budget);
+// one of its own); `shared_prompts`: a prompt that neighbours share counts once. Deterministic. `token_budget` 0: one
+// micro-batch.
+std::vector<MicroBatch> split_batch(const PackedBatch& batch, int64_t token_budget, bool shared_prompts = false);
 
 }  // namespace troupe

@@ -29,13 +29,19 @@ struct Call : torch::CustomClassHolder {
   at::Tensor targets;  // int64 [N]
   float inverse_temperature = 1;
   int64_t chunk_rows = 0, kept_chunks = 0;
-  bool differentiable = false;
+  bool differentiable = false, consumed = false;
   at::Tensor logprobs, log_sums, entropy;  // float32 [N]
   std::vector<at::Tensor> kept;            // logits of the first chunks, float32
+  std::shared_ptr<Workspace> memory;       // of logits and their gradients
 
   int64_t rows() const { return hidden.size(0); }
   at::Tensor chunk(const at::Tensor& x, int64_t begin) const {
     return x.slice(0, begin, std::min(begin + chunk_rows, rows()));
+  }
+  // [count, V]
+  at::Tensor take(int64_t count, at::ScalarType type) const {
+    const std::vector<int64_t> shape = {count, head.value.size(0)};
+    return memory ? memory->take(shape, type) : at::empty(shape, hidden.options().dtype(type));
   }
 };
 
@@ -81,9 +87,9 @@ void fill_gradient_rows(const Call& call, at::Tensor& logits, int64_t begin, con
   });
 }
 
-// d loss / d logits in the compute dtype; overwrites the logits when that is float32.
+// d loss / d logits in the compute dtype: in place of the logits when that is float32, else in `narrow`.
 at::Tensor logit_gradient(const Call& call, at::Tensor& logits, int64_t begin, const at::Tensor& dlogprobs,
-                          const at::Tensor& dentropy) {
+                          const at::Tensor& dentropy, const at::Tensor& narrow) {
   const at::ScalarType type = call.hidden.scalar_type();
   if (!logits.is_cpu()) {
     const at::Tensor log_p = logits * call.inverse_temperature - call.chunk(call.log_sums, begin).unsqueeze(-1);
@@ -93,7 +99,7 @@ at::Tensor logit_gradient(const Call& call, at::Tensor& logits, int64_t begin, c
     gradient.scatter_add_(1, call.chunk(call.targets, begin).unsqueeze(1), dl.contiguous());
     return gradient.mul_(call.inverse_temperature).to(type);
   }
-  at::Tensor gradient = type == at::kFloat ? logits : at::empty(logits.sizes(), call.hidden.options());
+  at::Tensor gradient = type == at::kFloat ? logits : narrow.narrow(0, 0, logits.size(0));
   if (type == at::kFloat)
     fill_gradient_rows<float>(call, logits, begin, dlogprobs, dentropy, gradient);
   else
@@ -103,43 +109,44 @@ at::Tensor logit_gradient(const Call& call, at::Tensor& logits, int64_t begin, c
 
 void run_forward(Call& call) {
   at::NoGradGuard no_grad;
-  at::Tensor shared;
+  at::Tensor shared;  // of the chunks that are not kept
   for (int64_t begin = 0; begin < call.rows(); begin += call.chunk_rows) {
     const at::Tensor hidden = call.chunk(call.hidden, begin);
     const bool keep = call.differentiable && static_cast<int64_t>(call.kept.size()) < call.kept_chunks;
-    at::Tensor logits;
-    if (!keep && shared.defined() && shared.size(0) >= hidden.size(0))
-      logits = shared.narrow(0, 0, hidden.size(0));
-    else
-      logits = at::empty({hidden.size(0), call.head.value.size(0)}, hidden.options().dtype(at::kFloat));
+    if (keep) call.kept.push_back(call.take(hidden.size(0), at::kFloat));
+    if (!keep && !shared.defined()) shared = call.take(hidden.size(0), at::kFloat);
+    at::Tensor logits = keep ? call.kept.back() : shared.narrow(0, 0, hidden.size(0));
     wide_product(hidden, call.head.value, logits);
     fill_statistics(call, logits, begin);
-    if (keep)
-      call.kept.push_back(logits);
-    else
-      shared = logits;
   }
+  if (!call.differentiable) call.memory.reset();
 }
 
 at::Tensor run_backward(Call& call, const at::Tensor& dlogprobs, const at::Tensor& dentropy) {
   at::NoGradGuard no_grad;
-  at::Tensor dhidden = at::empty_like(call.hidden);
-  for (int64_t begin = 0, i = 0; begin < call.rows(); begin += call.chunk_rows, ++i) {
+  if (std::exchange(call.consumed, true))
+    throw std::runtime_error("token_logprobs: a second backward pass through the same call");
+  at::Tensor dhidden = at::empty_like(call.hidden), shared, narrow;
+  const int64_t largest = std::min(call.chunk_rows, call.rows());
+  if (call.hidden.scalar_type() != at::kFloat) narrow = call.take(largest, call.hidden.scalar_type());
+  for (int64_t begin = 0; begin < call.rows(); begin += call.chunk_rows) {
     const at::Tensor hidden = call.chunk(call.hidden, begin);
+    const size_t index = static_cast<size_t>(begin / call.chunk_rows);
     at::Tensor logits;
-    if (i < static_cast<int64_t>(call.kept.size())) {
-      logits = std::exchange(call.kept[static_cast<size_t>(i)], at::Tensor());
-      if (!logits.defined()) throw std::runtime_error("token_logprobs: a second backward pass through the same call");
+    if (index < call.kept.size()) {
+      logits = call.kept[index];
     } else {
-      logits = at::empty({hidden.size(0), call.head.value.size(0)}, hidden.options().dtype(at::kFloat));
+      if (!shared.defined()) shared = call.take(largest, at::kFloat);
+      logits = shared.narrow(0, 0, hidden.size(0));
       wide_product(hidden, call.head.value, logits);
     }
-    const at::Tensor gradient = logit_gradient(call, logits, begin, dlogprobs, dentropy);
-    logits.reset();
+    const at::Tensor gradient = logit_gradient(call, logits, begin, dlogprobs, dentropy, narrow);
     at::Tensor out = call.chunk(dhidden, begin);
     at::mm_out(out, gradient, call.head.value);
     if (call.head.grad.defined()) add_product(call.head.grad, gradient, hidden);
   }
+  call.kept.clear();
+  call.memory.reset();
   return dhidden;
 }
 
@@ -183,6 +190,7 @@ TokenLogProbs token_logprobs(const at::Tensor& hidden, const ParameterView& head
   call->hidden = hidden.contiguous();
   call->head = head;
   call->targets = targets.contiguous();
+  if (options.memory) call->memory = options.memory->lease();
   call->inverse_temperature = static_cast<float>(1.0 / options.temperature);
   const int64_t row_bytes = head.value.size(0) * static_cast<int64_t>(sizeof(float));
   call->chunk_rows = std::max<int64_t>(64, options.chunk_bytes / row_bytes / 64 * 64);

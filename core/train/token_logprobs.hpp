@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "core/models/parameter_arena.hpp"
+#include "core/models/workspace.hpp"
 
 namespace troupe {
 
@@ -17,9 +18,10 @@ struct TokenLogProbs {
 };
 
 struct TokenLogProbOptions {
-  double temperature = 1.0;                 // > 0
-  int64_t chunk_bytes = int64_t{32} << 20;  // of float32 logits computed at once
-  int64_t keep_bytes = int64_t{128} << 20;  // of float32 logits kept for the backward pass
+  double temperature = 1.0;                  // > 0
+  int64_t chunk_bytes = int64_t{128} << 20;  // of float32 logits computed at once
+  int64_t keep_bytes = int64_t{128} << 20;   // of float32 logits kept for the backward pass
+  WorkspacePool* memory = nullptr;           // where they lie; none: allocated anew
 };
 
 // hidden [N, D] compute dtype, head.value [V, D] same dtype, targets int64 [N]. Both results are differentiable with

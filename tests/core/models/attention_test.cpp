@@ -12,6 +12,7 @@ struct Case {
   int64_t heads, kv_heads, head_dim;
   bool norms;
   std::vector<int64_t> lengths;
+  std::vector<int32_t> continues = {};
 };
 
 class BlockAttention : public testing::TestWithParam<Case> {};
@@ -24,9 +25,9 @@ TEST_P(BlockAttention, EqualsThePlainOperations) {
   config.head_dim = c.head_dim;
   int64_t tokens = 0;
   for (int64_t length : c.lengths) tokens += length;
-  const PackedTokens packed = pack_tokens(at::zeros({tokens}, at::kLong), c.lengths);
+  const PackedTokens packed = pack_tokens(at::zeros({tokens}, at::kLong), c.lengths, c.continues);
   const RopeTable rope = rope_table(config, packed);
-  const AttentionInput input{shape, rope, packed.cu_seqlens};
+  const AttentionInput input{shape, rope, packed.cu_seqlens, packed.continues};
   at::manual_seed(1);
   at::Tensor qkv = at::randn({tokens, (c.heads + 2 * c.kv_heads) * c.head_dim}).to(c.type);
   at::Tensor dout = at::randn({tokens, c.heads * c.head_dim}).to(c.type);
@@ -55,13 +56,16 @@ TEST_P(BlockAttention, EqualsThePlainOperations) {
   EXPECT_LT(relative_error(norms.key.grad, gradients[2]), bound);
 }
 
-INSTANTIATE_TEST_SUITE_P(Attention, BlockAttention,
-                         testing::Values(Case{at::kFloat, 4, 2, 32, false, {1, 31, 32, 33, 95, 96, 97, 128, 200}},
-                                         Case{at::kFloat, 3, 1, 8, true, {17, 150}},
-                                         Case{at::kFloat, 2, 2, 128, false, {70}},
-                                         Case{at::kBFloat16, 4, 2, 32, false, {1, 31, 32, 33, 95, 96, 97, 128, 200}},
-                                         Case{at::kBFloat16, 3, 1, 64, true, {17, 150}},
-                                         Case{at::kBFloat16, 2, 2, 128, false, {70}}));
+INSTANTIATE_TEST_SUITE_P(
+    Attention, BlockAttention,
+    testing::Values(
+        Case{at::kFloat, 4, 2, 32, false, {1, 31, 32, 33, 95, 96, 97, 128, 200}},
+        Case{at::kFloat, 3, 1, 8, true, {17, 150}},
+        Case{at::kFloat, 4, 2, 32, true, {45, 7, 33, 1, 64, 9, 130, 40, 32}, {-1, 0, 0, 0, -1, 4, 4, -1, -1}},
+        Case{at::kBFloat16, 4, 2, 32, true, {45, 7, 33, 1, 64, 9, 130, 40, 32}, {-1, 0, 0, 0, -1, 4, 4, -1, -1}},
+        Case{at::kFloat, 2, 2, 128, false, {70}},
+        Case{at::kBFloat16, 4, 2, 32, false, {1, 31, 32, 33, 95, 96, 97, 128, 200}},
+        Case{at::kBFloat16, 3, 1, 64, true, {17, 150}}, Case{at::kBFloat16, 2, 2, 128, false, {70}}));
 
 }  // namespace
 }  // namespace troupe

@@ -94,6 +94,56 @@ TEST(TrainEngine, ResultDoesNotDependOnMicroBatches) {
   }
 }
 
+// Groups of answers to one prompt (with an empty answer and a neighbour whose prompt differs in its last token).
+PackedBatch grouped_batch() {
+  const at::Tensor prompts = random_ids(3 * 21, small_config().vocab_size, 5);
+  const std::vector<std::pair<int64_t, int64_t>> answers{{0, 9}, {0, 0}, {0, 33}, {0, 1}, {1, 4}, {2, 7}, {2, 40}};
+  PackedBatch batch;
+  std::vector<at::Tensor> pieces;
+  for (const auto& [prompt, length] : answers) {
+    pieces.push_back(prompt == 1 ? at::cat({prompts.slice(0, 0, 20), prompts.slice(0, 41, 42)})
+                                 : prompts.slice(0, prompt * 21, prompt * 21 + 21));
+    pieces.push_back(random_ids(length, small_config().vocab_size, 100 + length));
+    batch.prompt_lengths.push_back(21);
+    batch.response_lengths.push_back(length);
+  }
+  batch.tokens = at::cat(pieces);
+  return batch;
+}
+
+TEST(TrainEngine, SharingAPromptChangesNothingButTheWork) {
+  const PackedBatch batch = grouped_batch();
+  for (const bool checkpointing : {false, true}) {
+    TrainConfig config = train_config();
+    config.gradient_checkpointing = checkpointing;
+    config.share_prompts = false;
+    TrainEngine apart = small_engine(config);
+    const Accumulated expected = apart.accumulate(batch, 0.8, weighted_loss(batch));
+    config.share_prompts = true;
+    for (const int64_t budget : {0, 30, 60}) {
+      config.micro_batch_tokens = budget;
+      TrainEngine shared = small_engine(config);
+      const Accumulated actual = shared.accumulate(batch, 0.8, weighted_loss(batch));
+      EXPECT_NEAR(actual.loss, expected.loss, 1e-5 * std::abs(expected.loss));
+      EXPECT_LT(relative_error(actual.outputs.logprobs, expected.outputs.logprobs), 1e-5);
+      EXPECT_LT(relative_error(shared.gradients(), apart.gradients()), 1e-5);
+    }
+  }
+}
+
+TEST(TrainEngine, SharingAPromptInBfloat16StaysClose) {
+  const PackedBatch batch = grouped_batch();
+  TrainConfig config = train_config(at::kBFloat16);
+  config.share_prompts = false;
+  TrainEngine apart = small_engine(config);
+  const Accumulated expected = apart.accumulate(batch, 0.8, weighted_loss(batch));
+  config.share_prompts = true;
+  TrainEngine shared = small_engine(config);
+  const Accumulated actual = shared.accumulate(batch, 0.8, weighted_loss(batch));
+  EXPECT_LT(relative_error(actual.outputs.logprobs, expected.outputs.logprobs), 0.01);
+  EXPECT_LT(relative_error(shared.gradients(), apart.gradients()), 0.03);
+}
+
 TEST(TrainEngine, ResultDoesNotDependOnTheOrderOfSequences) {
   PackedBatch batch, reversed;
   batch.prompt_lengths = {5, 8, 3};
