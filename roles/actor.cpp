@@ -17,16 +17,18 @@ Actor::Actor(const RoleSetting& setting, Context& context)
   const std::string& path = setting.model_or(config_.model);
   context_.beat("load", path);
   const at::ScalarType dtype = scalar_type(config_.dtype);
-  const LoadedModel model = load_model(path, dtype);
+  std::optional<LoadedModel> model = load_model(path, dtype);
   tokenizer_ = load_tokenizer(path);
   const auto decode_text = [this](std::span<const int32_t> ids) { return tokenizer_->decode(ids, true); };
-  engine_.emplace(model.config, model.weights, decode_text,
+  engine_.emplace(model->config, model->weights, decode_text,
                   EngineOptions{.dtype = dtype,
                                 .threads = setting.threads,
                                 .max_batch = config_.max_batch,
                                 .max_tokens = config_.max_kv_tokens,
                                 .plain_kernels = config_.plain_kernels,
                                 .kernels = config_.kernels});
+  model.reset();
+  release_load_memory();
 }
 
 void Actor::handle(const Generate& m, Responder<Generate> responder) {

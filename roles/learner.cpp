@@ -127,10 +127,12 @@ Learner::Learner(const RoleSetting& setting, Context& context)
   const std::string& path = setting.model_or(config_.model);
   context_.beat("load", path);
   at::set_num_threads(setting.threads);
-  const LoadedModel model = load_model(path, at::kFloat);
-  model_config_ = model.config;
-  engine_.emplace(model.config, model.weights, train_config(config_, setting.node()));
+  std::optional<LoadedModel> model = load_model(path, at::kFloat);
+  model_config_ = model->config;
+  engine_.emplace(model->config, model->weights, train_config(config_, setting.node()));
+  model.reset();
   load_newest(setting.run_folder / "checkpoints");
+  release_load_memory();
   if (!setting.one_process) {
     std::string name = setting.instance;
     std::replace(name.begin(), name.end(), '/', '-');

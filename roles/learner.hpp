@@ -45,7 +45,7 @@ class Learner {
     int64_t schedule_steps = 0;  // optimizer steps at which linear and cosine reach 0
     int64_t epochs = 1;          // passes over each batch
     int64_t mini_batches = 1;    // optimizer steps of one pass
-    int64_t micro_batch_tokens = 1024;
+    int64_t micro_batch_tokens = 512;
     bool gradient_checkpointing = false;
     int64_t keep_checkpoints = 3;
     LoraSection lora;

@@ -10,12 +10,14 @@ Reference::Reference(const RoleSetting& setting, Context& context) : context_(co
   const std::string& path = setting.model_or(config.model);
   context_.beat("load", path);
   at::set_num_threads(setting.threads);
-  const LoadedModel model = load_model(path, scalar_type(config.dtype));
-  engine_.emplace(model.config, model.weights,
+  std::optional<LoadedModel> model = load_model(path, scalar_type(config.dtype));
+  engine_.emplace(model->config, model->weights,
                   TrainConfig{.compute = scalar_type(config.dtype),
                               .frozen = true,
                               .micro_batch_tokens = config.micro_batch_tokens,
                               .device = device_of(setting.node())});
+  model.reset();
+  release_load_memory();
 }
 
 AnswerLogProbs Reference::handle(const LogProbs& m) {

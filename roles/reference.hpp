@@ -18,7 +18,7 @@ class Reference {
   struct Config {
     std::string model;  // "": the topology's
     ComputeDType dtype = ComputeDType::kBF16;
-    int64_t micro_batch_tokens = 1024;
+    int64_t micro_batch_tokens = 512;
     static constexpr std::tuple kFields{Field{"model", &Config::model}, Field{"dtype", &Config::dtype},
                                         Field{"micro_batch_tokens", &Config::micro_batch_tokens}};
   };
