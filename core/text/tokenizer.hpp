@@ -5,7 +5,9 @@
 // Text and special tokens. A special token (added token with "special": true, GGUF type 3) has power over the model, so
 // text becomes one only where the caller asks for it with kParse. With kAsText its look-alike is encoded as ordinary
 // text, as the library does with encode_special_tokens = true. Added tokens that are not special (e.g. <think> in
-// Qwen3, GGUF type 4) are matched in both modes, as in the library.
+// Qwen3, GGUF type 4) are matched in both modes, as in the library. A vocabulary whose ordinary text would merge into a
+// special token is refused; only the unknown token, where a vocabulary has one that is neither bos nor eos, stands for
+// the characters it lacks. Without one these give no id, as in the library (SmolLM2 lacks U+0004 and a few more).
 //
 // Bytes that are not UTF-8 are replaced by U+FFFD before encoding, one per maximal ill-formed subsequence.
 //
