@@ -1,7 +1,7 @@
-// The decoder on our own kernels. All threads walk through the same phases, with a barrier between them; each phase is
-// split by output, so the number of threads does not change a bit.
-#include <atomic>
+// The decoder on our own kernels. All threads walk through the same phases (worker_pool.hpp); each phase is split by
+// output, so neither the number of threads nor who does what changes a bit.
 #include <cstring>
+#include <limits>
 #include <mutex>
 #include <vector>
 
@@ -47,6 +47,7 @@ struct AttendTask {
 };
 
 constexpr int64_t kAttendTokens = 16;  // of a prompt in one task
+constexpr int64_t kPhasesPerLayer = 8;
 
 class PackedDecoder : public CachedDecoder {
  public:
@@ -68,8 +69,7 @@ class PackedDecoder : public CachedDecoder {
         logits_(options.max_logits, s_.vocab_padded, 4),
         blocks_((s_.vocab + kernels::kLogitBlock - 1) / kernels::kLogitBlock),
         stats_(static_cast<size_t>(options.max_logits * blocks_)),
-        scratch_(static_cast<size_t>(pool.threads())),
-        claims_(static_cast<size_t>(config_.num_layers)) {}
+        scratch_(static_cast<size_t>(pool.threads())) {}
 
   void forward(std::span<const TokenSlice> slices) override;
   void compute_logits(std::span<const LogitRequest> requests) override;
@@ -87,13 +87,13 @@ class PackedDecoder : public CachedDecoder {
   void plan(std::span<const TokenSlice> slices);
   void plan_attention(const TokenSlice& slice, int64_t row, bool split_heads);
   void walk(int thread);
-  void embed(int thread);
-  void normalise(int thread, const std::vector<float>& weight);
-  void multiply(int thread, const PackedLinear& w, const Rows& x, kernels::Epilogue epilogue, const Rows& out);
-  void place(int thread, int64_t layer);
-  void attend(int thread, int64_t layer);
+  void embed(int64_t first, int64_t last);
+  void normalise(const std::vector<float>& weight, int64_t first, int64_t last);
+  void place(int64_t layer, int64_t first, int64_t last);
   void attend_task(const AttendTask& task, int64_t layer, float* scratch);
-  void head(int thread, std::span<const LogitRequest> requests);
+  void normalise_requested(std::span<const LogitRequest> requests, int64_t first, int64_t last);
+  void logit_blocks(std::span<const LogitRequest> requests, int64_t first, int64_t last);
+  bool is_small(int64_t rows, int64_t weight_elements) const;
   std::byte* page(int64_t layer, int64_t page) {
     return cache_.data() + layer * layer_bytes_ + page * s_.page_elements * element_;
   }
@@ -114,8 +114,7 @@ class PackedDecoder : public CachedDecoder {
   std::vector<RowPlace> places_;
   std::vector<AttendTask> tasks_;
   int64_t rows_ = 0;
-  std::vector<std::vector<float>> scratch_;   // per thread, attention scores
-  std::vector<std::atomic<int64_t>> claims_;  // per layer, the next attention task
+  std::vector<std::vector<float>> scratch_;  // per thread, attention scores
 
   std::unique_ptr<PackedWeights> front_;
   std::mutex back_mutex_;  // guards back_ and prepared_
@@ -185,43 +184,56 @@ void PackedDecoder::plan(std::span<const TokenSlice> slices) {
     const auto want = static_cast<size_t>(4 * round_up(last + 1, 16));
     if (scratch.size() < want) scratch.resize(2 * want);
   }
-  for (auto& claim : claims_) claim.store(0, std::memory_order_relaxed);
+}
+
+// Work of a few microseconds is done sooner by one thread than shared out.
+bool PackedDecoder::is_small(int64_t rows, int64_t weight_elements) const {
+  constexpr int64_t kBytes = 1 << 20, kProducts = 8 << 20;
+  return weight_elements * element_ < kBytes && rows * weight_elements < kProducts;
 }
 
 void PackedDecoder::forward(std::span<const TokenSlice> slices) {
   plan(slices);
-  pool_.run([this](int thread) { walk(thread); });
+  pool_.run(1 + kPhasesPerLayer * config_.num_layers, is_small(rows_, weight_bytes() / element_),
+            [this](int thread) { walk(thread); });
 }
 
 void PackedDecoder::walk(int thread) {
   using kernels::Epilogue;
-  embed(thread);
-  pool_.barrier();
+  int64_t phase = 0;
+  const auto rows = [&](auto&& work) { pool_.phase(phase++, rows_, pool_.grain(rows_, 1), work); };
+  const auto multiply = [&](const PackedLinear& w, const Rows& x, Epilogue epilogue, const Rows& out) {
+    const kernels::GemmCall call{.x = x.at(0),
+                                 .x_stride = x.cols,
+                                 .rows = rows_,
+                                 .w = front_->data(w),
+                                 .k = w.k,
+                                 .bias = w.bias.empty() ? nullptr : w.bias.data(),
+                                 .epilogue = epilogue,
+                                 .out = out.at(0),
+                                 .out_stride = out.cols};
+    pool_.phase(phase++, w.num_panels, pool_.grain(w.num_panels, 1),
+                [&](int64_t first, int64_t last) { k_.gemm(call, first, last); });
+  };
+  rows([&](int64_t first, int64_t last) { embed(first, last); });
   for (int64_t i = 0; i < config_.num_layers; ++i) {
     const PackedLayer& layer = front_->layers()[static_cast<size_t>(i)];
-    normalise(thread, layer.attention_norm);
-    pool_.barrier();
-    multiply(thread, layer.qkv, normed_, Epilogue::kStore, qkv_);
-    pool_.barrier();
-    place(thread, i);
-    pool_.barrier();
-    attend(thread, i);
-    pool_.barrier();
-    multiply(thread, layer.o, attended_, Epilogue::kAdd, x_);
-    pool_.barrier();
-    normalise(thread, layer.mlp_norm);
-    pool_.barrier();
-    multiply(thread, layer.gate_up, normed_, Epilogue::kSwiGlu, act_);
-    pool_.barrier();
-    multiply(thread, layer.down, act_, Epilogue::kAdd, x_);
-    pool_.barrier();
+    rows([&](int64_t first, int64_t last) { normalise(layer.attention_norm, first, last); });
+    multiply(layer.qkv, normed_, Epilogue::kStore, qkv_);
+    rows([&](int64_t first, int64_t last) { place(i, first, last); });
+    pool_.phase(phase++, static_cast<int64_t>(tasks_.size()), 1, [&](int64_t task, int64_t) {
+      attend_task(tasks_[static_cast<size_t>(task)], i, scratch_[static_cast<size_t>(thread)].data());
+    });
+    multiply(layer.o, attended_, Epilogue::kAdd, x_);
+    rows([&](int64_t first, int64_t last) { normalise(layer.mlp_norm, first, last); });
+    multiply(layer.gate_up, normed_, Epilogue::kSwiGlu, act_);
+    multiply(layer.down, act_, Epilogue::kAdd, x_);
   }
 }
 
-void PackedDecoder::embed(int thread) {
-  const Share share = pool_.share(rows_, thread);
+void PackedDecoder::embed(int64_t first, int64_t last) {
   const auto* table = static_cast<const std::byte*>(front_->embeddings());
-  for (int64_t row = share.begin; row < share.end; ++row) {
+  for (int64_t row = first; row < last; ++row) {
     const int64_t token = places_[static_cast<size_t>(row)].token;
     float* x = x_.floats(row);
     if (!table) {
@@ -238,33 +250,16 @@ void PackedDecoder::embed(int thread) {
   }
 }
 
-void PackedDecoder::normalise(int thread, const std::vector<float>& weight) {
-  const Share share = pool_.share(rows_, thread);
-  for (int64_t row = share.begin; row < share.end; ++row) {
+void PackedDecoder::normalise(const std::vector<float>& weight, int64_t first, int64_t last) {
+  for (int64_t row = first; row < last; ++row) {
     k_.rms_norm(x_.floats(row), weight.data(), s_.hidden_padded, s_.hidden, static_cast<float>(config_.rms_norm_eps),
                 normed_.at(row));
   }
 }
 
-void PackedDecoder::multiply(int thread, const PackedLinear& w, const Rows& x, kernels::Epilogue epilogue,
-                             const Rows& out) {
-  const Share panels = pool_.share(w.num_panels, thread);
-  k_.gemm({.x = x.at(0),
-           .x_stride = x.cols,
-           .rows = rows_,
-           .w = front_->data(w),
-           .k = w.k,
-           .bias = w.bias.empty() ? nullptr : w.bias.data(),
-           .epilogue = epilogue,
-           .out = out.at(0),
-           .out_stride = out.cols},
-          panels.begin, panels.end);
-}
-
-void PackedDecoder::place(int thread, int64_t layer) {
+void PackedDecoder::place(int64_t layer, int64_t first, int64_t last) {
   const PackedLayer& weights = front_->layers()[static_cast<size_t>(layer)];
-  const Share share = pool_.share(rows_, thread);
-  for (int64_t row = share.begin; row < share.end; ++row) {
+  for (int64_t row = first; row < last; ++row) {
     const RowPlace& where = places_[static_cast<size_t>(row)];
     k_.place_qkv({.qkv = qkv_.floats(row),
                   .num_heads = s_.num_heads,
@@ -280,14 +275,6 @@ void PackedDecoder::place(int thread, int64_t layer) {
                   .page = page(layer, where.page),
                   .slot = where.slot});
   }
-}
-
-void PackedDecoder::attend(int thread, int64_t layer) {
-  auto& claim = claims_[static_cast<size_t>(layer)];
-  float* scratch = scratch_[static_cast<size_t>(thread)].data();
-  const auto n = static_cast<int64_t>(tasks_.size());
-  for (int64_t i; (i = claim.fetch_add(1, std::memory_order_relaxed)) < n;)
-    attend_task(tasks_[static_cast<size_t>(i)], layer, scratch);
 }
 
 void PackedDecoder::attend_task(const AttendTask& task, int64_t layer, float* scratch) {
@@ -310,18 +297,24 @@ void PackedDecoder::attend_task(const AttendTask& task, int64_t layer, float* sc
 // ---- logits ---------------------------------------------------------------------------------------------------------
 
 void PackedDecoder::compute_logits(std::span<const LogitRequest> requests) {
-  pool_.run([&](int thread) { head(thread, requests); });
+  const auto n = static_cast<int64_t>(requests.size());
+  pool_.run(2, is_small(n, s_.vocab * s_.hidden), [&](int) {
+    pool_.phase(0, n, pool_.grain(n, 1),
+                [&](int64_t first, int64_t last) { normalise_requested(requests, first, last); });
+    pool_.phase(1, blocks_, 1, [&](int64_t first, int64_t last) { logit_blocks(requests, first, last); });
+  });
 }
 
-// Each thread computes whole blocks of logits and, while they are in its cache, what the sampler needs of them.
-void PackedDecoder::head(int thread, std::span<const LogitRequest> requests) {
-  const auto n = static_cast<int64_t>(requests.size());
-  const Share rows = pool_.share(n, thread);
-  for (int64_t i = rows.begin; i < rows.end; ++i) {
+void PackedDecoder::normalise_requested(std::span<const LogitRequest> requests, int64_t first, int64_t last) {
+  for (int64_t i = first; i < last; ++i) {
     k_.rms_norm(x_.floats(requests[static_cast<size_t>(i)].row), front_->final_norm().data(), s_.hidden_padded,
                 s_.hidden, static_cast<float>(config_.rms_norm_eps), normed_.at(i));
   }
-  pool_.barrier();
+}
+
+// A block of logits of all rows and, while it is in the cache, what the sampler needs of it.
+void PackedDecoder::logit_blocks(std::span<const LogitRequest> requests, int64_t first_block, int64_t last_block) {
+  const auto n = static_cast<int64_t>(requests.size());
   const PackedLinear& w = front_->head();
   const kernels::GemmCall call{.x = normed_.at(0),
                                .x_stride = normed_.cols,
@@ -331,8 +324,7 @@ void PackedDecoder::head(int thread, std::span<const LogitRequest> requests) {
                                .out = logits_.at(0),
                                .out_stride = logits_.cols};
   constexpr int64_t kPanels = kernels::kLogitBlock / kPanelCols;
-  const Share blocks = pool_.share(blocks_, thread);
-  for (int64_t b = blocks.begin; b < blocks.end; ++b) {
+  for (int64_t b = first_block; b < last_block; ++b) {
     k_.gemm(call, b * kPanels, std::min((b + 1) * kPanels, w.num_panels));
     const int64_t first = b * kernels::kLogitBlock, count = std::min(kernels::kLogitBlock, s_.vocab - first);
     const int64_t padded = round_up(count, 16);

@@ -290,17 +290,16 @@ void Engine::Scheduler::draw_rows(std::span<DrawRow> rows) {
   for (const DrawRow& row : rows) requests.push_back(row.logits);
   decoder_->compute_logits(requests);
   std::vector<std::exception_ptr> errors(rows.size());
-  pool_.run([&](int thread) {
-    const Share share = pool_.share(static_cast<int64_t>(rows.size()), thread);
-    for (auto i = static_cast<size_t>(share.begin); i < static_cast<size_t>(share.end); ++i) {
-      try {
-        for (const Answer* answer : rows[i].answers)
-          rows[i].draws.push_back(draw(*answer, decoder_->logits(static_cast<int64_t>(i))));
-      } catch (...) {
-        errors[i] = std::current_exception();
-      }
+  const auto n = static_cast<int64_t>(rows.size());
+  const auto draw_row = [&](int64_t row, int64_t) {
+    const auto i = static_cast<size_t>(row);
+    try {
+      for (const Answer* answer : rows[i].answers) rows[i].draws.push_back(draw(*answer, decoder_->logits(row)));
+    } catch (...) {
+      errors[i] = std::current_exception();
     }
-  });
+  };
+  pool_.run(1, n == 1, [&](int) { pool_.phase(0, n, 1, draw_row); });
   for (const std::exception_ptr& error : errors)
     if (error) std::rethrow_exception(error);
   for (size_t i = 0; i < rows.size(); ++i) {

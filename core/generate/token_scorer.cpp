@@ -32,6 +32,7 @@ class HeldPages {
     pages.insert(pages.end(), taken.begin(), taken.end());
     return pages;
   }
+  int64_t num_free() const { return pool_.num_free(); }
   void release() {
     for (int32_t page : held_) pool_.release(page);
     held_.clear();
@@ -84,16 +85,13 @@ class Scorer {
         outputs_(outputs) {}
 
   void add(ScoredSequence s, bool share_prompts) {
-    const ScoredSequence* previous = batch_.empty() ? nullptr : &batch_.back();
-    const int64_t rows = s.end();
-    if (rows_ > 0 && rows_ + rows > limits_.max_rows) {
+    int64_t shared = share_prompts ? pages_shared_with_last(s) : 0;
+    const int64_t own = round_up(s.end(), kPageTokens) / kPageTokens - shared;
+    if (!batch_.empty() && (rows_ + s.end() > limits_.max_rows || own > held_.num_free())) {
       flush();
-      previous = nullptr;
+      shared = 0;
     }
-    int64_t shared = 0;
-    if (share_prompts && previous && std::ranges::equal(previous->prompt(), s.prompt()))
-      shared = (s.prompt_length - 1) / kPageTokens;
-    s.pages = held_.take(s.end(), previous ? previous->pages : s.pages, shared);
+    s.pages = held_.take(s.end(), shared ? batch_.back().pages : s.pages, shared);
     s.start = shared * kPageTokens;
     rows_ += s.end() - s.start;
     batch_.push_back(std::move(s));
@@ -125,6 +123,12 @@ class Scorer {
   }
 
  private:
+  // The last prompt token is computed for each sequence: it predicts the first of the response.
+  int64_t pages_shared_with_last(const ScoredSequence& s) const {
+    if (batch_.empty() || !std::ranges::equal(batch_.back().prompt(), s.prompt())) return 0;
+    return (s.prompt_length - 1) / kPageTokens;
+  }
+
   void score(const std::vector<Target>& targets) {
     const auto n = static_cast<int64_t>(targets.size());
     for (int64_t first = 0; first < n; first += limits_.max_logits) {
