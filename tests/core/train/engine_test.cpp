@@ -1,11 +1,22 @@
 #include "core/train/engine.hpp"
 
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
 #include "tests/core/models/fixtures.hpp"
 
 namespace troupe {
 namespace {
+
+// Many tiny steps: threads would spend their time waiting for each other, longest on a busy machine.
+class OneThread {
+ public:
+  OneThread() { at::set_num_threads(1); }
+  ~OneThread() { at::set_num_threads(before_); }
+
+ private:
+  int before_ = at::get_num_threads();
+};
 
 PackedBatch small_batch() {
   PackedBatch batch;
@@ -212,6 +223,7 @@ TEST(TrainEngine, RepeatsItselfToTheBit) {
 }
 
 TEST(TrainEngine, GoesOnFromItsStateWithTheSameBits) {
+  const OneThread one_thread;
   for (bool lora : {false, true}) {
     TrainConfig config = train_config(at::kBFloat16);
     config.schedule = {"cosine", 2, 10};
@@ -232,6 +244,7 @@ TEST(TrainEngine, GoesOnFromItsStateWithTheSameBits) {
 }
 
 TEST(TrainEngine, LearnsOneBatchByHeart) {
+  const OneThread one_thread;
   for (bool lora : {false, true}) {
     TrainConfig config = train_config(at::kBFloat16);
     config.adamw.learning_rate = lora ? 1e-2 : 3e-3;
@@ -254,6 +267,7 @@ TEST(TrainEngine, LearnsOneBatchByHeart) {
 }
 
 TEST(TrainEngine, TrainsValuesAndScores) {
+  const OneThread one_thread;
   TrainConfig config = train_config();
   config.score_head = true;
   config.adamw.learning_rate = 1e-2;
