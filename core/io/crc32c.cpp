@@ -64,17 +64,35 @@ uint64_t advance_lane(uint64_t crc) {
          kAdvance[3][crc >> 24 & 0xff];
 }
 
-__attribute__((target("sse4.2"))) uint32_t crc_by_instruction(const std::byte* p, std::size_t n, uint32_t crc) {
+// Writes a line past the cache.
+inline void stream_line(const std::byte* from, std::byte* to) {
+  for (std::size_t i = 0; i < 64; i += 16)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+}
+
+// kCopy: the bytes go to `to` (aligned to 16) as well, line by line, so that reading, checking and writing overlap.
+template <bool kCopy>
+__attribute__((target("sse4.2"))) uint32_t crc_by_instruction(const std::byte* p, std::size_t n, uint32_t crc,
+                                                              std::byte* to) {
   uint64_t a = crc;
   for (; n >= 3 * kLane; p += 3 * kLane, n -= 3 * kLane) {
     uint64_t b = 0, c = 0;
-    for (std::size_t i = 0; i < kLane; i += 8) {
-      a = _mm_crc32_u64(a, load64(p + i));
-      b = _mm_crc32_u64(b, load64(p + kLane + i));
-      c = _mm_crc32_u64(c, load64(p + 2 * kLane + i));
+    for (std::size_t line = 0; line < kLane; line += 64) {
+      // Three streams of 1 KiB are too short for the processor to see them coming.
+      for (std::size_t lane = 3; lane < 6; ++lane)
+        _mm_prefetch(reinterpret_cast<const char*>(p) + lane * kLane + line, _MM_HINT_T0);
+      for (std::size_t i = line; i < line + 64; i += 8) {
+        a = _mm_crc32_u64(a, load64(p + i));
+        b = _mm_crc32_u64(b, load64(p + kLane + i));
+        c = _mm_crc32_u64(c, load64(p + 2 * kLane + i));
+      }
+      if constexpr (kCopy)
+        for (std::size_t lane = 0; lane < 3; ++lane) stream_line(p + lane * kLane + line, to + lane * kLane + line);
     }
     a = advance_lane(advance_lane(a) ^ b) ^ c;
+    if constexpr (kCopy) to += 3 * kLane;
   }
+  if constexpr (kCopy) std::memcpy(to, p, n);
   for (; n >= 8; p += 8, n -= 8) a = _mm_crc32_u64(a, load64(p));
   for (; n > 0; ++p, --n) a = _mm_crc32_u8(static_cast<uint32_t>(a), static_cast<uint8_t>(*p));
   return static_cast<uint32_t>(a);
@@ -101,9 +119,21 @@ uint32_t crc32c_portable(std::span<const std::byte> bytes, uint32_t crc) {
 
 uint32_t crc32c(std::span<const std::byte> bytes, uint32_t crc) {
 #if defined(__x86_64__)
-  if (kHasInstruction) return ~crc_by_instruction(bytes.data(), bytes.size(), ~crc);
+  if (kHasInstruction) return ~crc_by_instruction<false>(bytes.data(), bytes.size(), ~crc, nullptr);
 #endif
   return crc32c_portable(bytes, crc);
+}
+
+uint32_t crc32c_copy(std::span<const std::byte> bytes, std::byte* to, uint32_t crc) {
+#if defined(__x86_64__)
+  if (kHasInstruction && reinterpret_cast<std::uintptr_t>(to) % 16 == 0) {
+    crc = ~crc_by_instruction<true>(bytes.data(), bytes.size(), ~crc, to);
+    _mm_sfence();  // the lines are in memory before anyone is told of them
+    return crc;
+  }
+#endif
+  std::memcpy(to, bytes.data(), bytes.size());
+  return crc32c(bytes, crc);
 }
 
 }  // namespace troupe

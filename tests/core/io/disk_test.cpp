@@ -39,6 +39,10 @@ TEST(Crc32c, InstructionAndTableAgreeAtEveryLengthAndStart) {
     EXPECT_EQ(crc32c(part), crc32c_portable(part)) << begin << " " << length;
     const std::size_t cut = length == 0 ? 0 : random() % length;
     EXPECT_EQ(crc32c(part.subspan(cut), crc32c(part.first(cut))), crc32c(part));
+    std::vector<std::byte> copy(length + 16);
+    const std::size_t at = random() % 16;  // aligned or not
+    EXPECT_EQ(crc32c_copy(part, copy.data() + at), crc32c(part));
+    EXPECT_TRUE(std::equal(part.begin(), part.end(), copy.begin() + static_cast<long>(at)));
   }
 }
 
