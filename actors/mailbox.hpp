@@ -53,7 +53,7 @@ struct NodeOptions {
   Millis resend_first{300};
   Millis resend_cap{1000};
   std::size_t max_frame_bytes = std::size_t{64} << 20;
-  std::function<void(const std::string& line)> log{};  // default: one line to stderr; called from the mailbox thread
+  std::function<void(const std::string& line)> log{};  // default: one line to stderr; must not call the mailbox
 };
 
 struct AskOptions {

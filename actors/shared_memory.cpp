@@ -20,7 +20,7 @@
 namespace troupe {
 namespace {
 
-constexpr int kImmutable = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW;
+constexpr int kImmutable = F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW;
 constexpr std::size_t kMaxNameBytes = 256;
 constexpr char kHere = 1, kUnknown = 0;
 
@@ -29,7 +29,9 @@ constexpr char kHere = 1, kUnknown = 0;
 }
 
 std::byte* map(int fd, std::size_t bytes, int protection, const std::string& what) {
-  void* data = mmap(nullptr, bytes, protection, MAP_SHARED | MAP_POPULATE, fd, 0);
+  // A writer touches every page at once; a reader's pages are mapped as it reads.
+  const int populate = (protection & PROT_WRITE) != 0 ? MAP_POPULATE : 0;
+  void* data = mmap(nullptr, bytes, protection, MAP_SHARED | populate, fd, 0);
   if (data == MAP_FAILED) throw_errno(what);
   return static_cast<std::byte*>(data);
 }
@@ -178,14 +180,8 @@ std::span<std::byte> SharedRegion::writable() {
 
 void SharedRegion::seal() {
   if (sealed_) return;
-  munmap(data_, size_);  // the kernel seals only what nobody has mapped for writing
-  if (fcntl(fd_, F_ADD_SEALS, kImmutable) != 0) {
-    const int error = errno;
-    data_ = map(fd_, size_, PROT_READ | PROT_WRITE, "shared memory");
-    errno = error;
+  if (mprotect(data_, size_, PROT_READ) != 0 || fcntl(fd_, F_ADD_SEALS, kImmutable) != 0)
     throw_errno("sealing shared memory");
-  }
-  data_ = map(fd_, size_, PROT_READ, "shared memory");
   sealed_ = true;
 }
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstddef>
+#include <future>
 #include <memory>
 #include <span>
 #include <string>
@@ -18,9 +19,9 @@
 
 namespace troupe {
 
-// A memory file and its mapping. Bytes are zero at first. One writer until seal(); after it, immutable for everyone
-// (the kernel refuses new writable mappings, growing and shrinking), so a reader can neither see a change nor be killed
-// by a truncation. Shared ownership; any thread.
+// A memory file and its mapping. Bytes are zero at first. One writer until seal(); after it, immutable: the kernel
+// refuses everyone else writable mappings, writing, growing and shrinking, the writer's own mapping is read-only, so a
+// reader can neither see a change nor be killed by a truncation. Shared ownership; any thread.
 class SharedRegion {
  public:
   // Throws std::runtime_error (with the number of bytes) when the memory can't be had; bytes > 0.
@@ -43,6 +44,25 @@ class SharedRegion {
   std::byte* data_;
   std::size_t size_;
   bool sealed_;
+};
+
+// Keeps one region ready in advance: the kernel needs longer to find and clear the pages than a copy takes to fill
+// them. Costs the memory of one region more. One thread.
+class RegionSupply {
+ public:
+  explicit RegionSupply(std::size_t bytes) : bytes_(bytes) { prepare(); }
+  std::shared_ptr<SharedRegion> take() {  // throws as SharedRegion::create
+    auto region = next_.get();
+    prepare();
+    return region;
+  }
+
+ private:
+  void prepare() {
+    next_ = std::async(std::launch::async, [bytes = bytes_] { return SharedRegion::create(bytes); });
+  }
+  std::size_t bytes_;
+  std::future<std::shared_ptr<SharedRegion>> next_;
 };
 
 // Hands out regions by name over a unix socket; a thread of its own answers, so a computing role never delays a reader.

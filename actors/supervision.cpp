@@ -110,7 +110,10 @@ std::vector<Action> SupervisionPolicy::tick(Instant now) {
   std::vector<Action> out;
   // Whoever stopped this process (a suspended machine, a debugger) stopped the hearing, not the nodes' progress.
   if (now - last_tick_ > kStalled)
-    for (Node& node : nodes_) node.last_progress += now - last_tick_;
+    for (Node& node : nodes_) {
+      node.last_progress += now - last_tick_;
+      node.last_heard += now - last_tick_;
+    }
   last_tick_ = now;
   if (!stopping_) start_due(now, out);
   check_leases(now, out);

@@ -148,6 +148,19 @@ TEST_F(Policy, ANodeThatNeverBeatsHasTheLeaseOfLoading) {
   EXPECT_EQ(pass(2s, {"learner/0", "conductor/0"}), (Texts{"signal actor/0 6"}));
 }
 
+TEST_F(Policy, SilenceIsAStoppedProcessWhateverItsPhase) {
+  policy.start(now);
+  phase = "load";  // may stand still for two minutes, but its heartbeats come from another thread
+  pass(1s, everyone);
+  for (int i = 0; i < 400; ++i) {
+    now += 100ms;
+    for (const RoleStatus& status : policy.nodes()) policy.heartbeat(status, now);
+    ASSERT_EQ(texts(policy.tick(now)), Texts{});
+  }
+  EXPECT_EQ(pass(29s, {"learner/0", "conductor/0"}), Texts{});
+  EXPECT_EQ(pass(2s, {"learner/0", "conductor/0"}), (Texts{"signal actor/0 6"}));
+}
+
 TEST_F(Policy, AHeartbeatOfADeadIncarnationCountsForNothing) {
   policy.start(now);
   pass(1s, everyone);
