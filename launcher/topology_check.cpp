@@ -6,6 +6,8 @@
 #include <cctype>
 #include <map>
 
+#include "core/data/prompts.hpp"
+
 namespace troupe {
 namespace {
 
@@ -185,8 +187,15 @@ void check_files(Topology& topology, const std::filesystem::path& folder, Topolo
                                   std::pair<const char*, std::string*>{"held_out", &topology.prompts.held_out}}) {
     if (path->empty()) continue;
     absolute(*path);
-    if (!fs::is_regular_file(*path, none))
+    if (!fs::is_regular_file(*path, none)) {
       faults.add(prompts.key(key), "no file at " + *path + "; expected JSON lines with \"prompt\" and \"answer\"");
+      continue;
+    }
+    try {  // a malformed line is told before anything starts
+      read_prompts(*path);
+    } catch (const std::runtime_error& error) {
+      faults.add(prompts.key(key), error.what());
+    }
   }
   if (!topology.run.folder.empty()) absolute(topology.run.folder);
 }

@@ -19,7 +19,9 @@ inline at::ScalarType scalar_type(ComputeDType dtype) {
 
 // Gives the memory that loading a model took and freed back to the system: hundreds of megabytes that other roles of
 // this host can use.
-inline void release_load_memory() { malloc_trim(0); }
+inline void release_load_memory() {
+  malloc_trim(0);
+}
 
 // "cpu", "cuda", "cuda:1". Throws std::invalid_argument for anything else.
 inline at::Device device_of(const NodeSection& node) {

@@ -14,8 +14,10 @@ class TopologyFile : public testing::Test {
   TopologyFile() {
     std::filesystem::create_directory(folder_ / "model");
     write_text(folder_ / "model/config.json", "{}");
-    write_text(folder_ / "train.jsonl", "{}\n");
-    write_text(folder_ / "held_out.jsonl", "{}\n");
+    write_text(folder_ / "train.jsonl", R"({"prompt": "1+1", "answer": "2"})"
+                                        "\n");
+    write_text(folder_ / "held_out.jsonl", R"({"prompt": "1+1", "answer": "2"})"
+                                           "\n");
   }
 
   Topology load(const Json& json, std::vector<std::string> overrides = {}) {
@@ -177,6 +179,8 @@ TEST_F(TopologyFile, NamesTheNearestRole) {
 TEST_F(TopologyFile, NamesFilesThatAreNotThere) {
   expect_fault("/model", "absent", {"model: no model at " + (folder_ / "absent").string()});
   expect_fault("/prompts/file", "absent.jsonl", {"prompts.file: no file at"});
+  write_text(folder_ / "broken.jsonl", "{\"prompt\": 3}\n");
+  expect_fault("/prompts/file", "broken.jsonl", {"prompts.file: ", "broken.jsonl:1: \"prompt\" is no string"});
   expect_fault("/prompts/held_out", "model", {"prompts.held_out: no file at"});
   std::filesystem::create_directory(folder_ / "empty");
   expect_fault("/model", "empty", {"holds no config.json"});
