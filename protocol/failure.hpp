@@ -13,14 +13,14 @@ namespace troupe {
 
 // Codes are strings on the wire, so that a role in another language can produce them.
 namespace failure_code {
-inline constexpr std::string_view kBadRequest = "bad_request";    // the message's values make no sense to the role
-inline constexpr std::string_view kUnknownType = "unknown_type";  // the role does not serve this message
-inline constexpr std::string_view kVersion = "protocol_version";  // envelope.v differs from the role's own
-inline constexpr std::string_view kFenced = "fenced";             // run, epoch or generation is not the current one
+inline constexpr std::string_view kBadRequest = "bad_request";      // the message's values make no sense to the role
+inline constexpr std::string_view kUnknownType = "unknown_type";    // the role does not serve this message
+inline constexpr std::string_view kVersion = "protocol_version";    // envelope.v differs from the role's own
+inline constexpr std::string_view kFenced = "fenced";               // run, epoch or generation is not the current one
 inline constexpr std::string_view kStaleWeights = "stale_weights";  // the actor holds another policy version
-inline constexpr std::string_view kBehind = "behind";      // the learner has not applied the preceding steps
-inline constexpr std::string_view kHandler = "handler";    // the handler threw
-inline constexpr std::string_view kDeadline = "deadline";  // no reply within the ask's deadline (made at the asker)
+inline constexpr std::string_view kBehind = "behind";               // the learner has not applied the preceding steps
+inline constexpr std::string_view kHandler = "handler";             // the handler threw
+inline constexpr std::string_view kDeadline = "deadline";    // no reply within the ask's deadline (made at the asker)
 inline constexpr std::string_view kCancelled = "cancelled";  // the asker withdrew the request
 inline constexpr std::string_view kStopping = "stopping";    // the role is shutting down
 }  // namespace failure_code

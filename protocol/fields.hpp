@@ -46,14 +46,16 @@ inline constexpr bool is_required<Required<T>> = true;
 
 // A struct that lists its fields.
 template <class T>
-concept Fielded = requires { std::tuple_size<std::remove_cvref_t<decltype(T::kFields)>>::value; };
+concept Fielded = requires {
+  std::tuple_size<std::remove_cvref_t<decltype(T::kFields)>>::value;
+};
 
 template <Fielded T>
 inline constexpr std::size_t field_count = std::tuple_size_v<std::remove_cvref_t<decltype(T::kFields)>>;
 
 // Calls visit(name, value) for each field of `object`, in the order of the list.
 template <class T, class Visitor>
-  requires Fielded<std::remove_cvref_t<T>>
+requires Fielded<std::remove_cvref_t<T>>
 constexpr void for_each_field(T&& object, Visitor&& visit) {
   std::apply([&](const auto&... field) { (visit(field.name, object.*(field.member)), ...); },
              std::remove_cvref_t<T>::kFields);
@@ -67,7 +69,9 @@ struct Anything {
 
 template <class T, std::size_t... I>
 constexpr bool initializable(std::index_sequence<I...>) {
-  return requires { T{((void)I, Anything{})...}; };
+  return requires {
+    T{((void)I, Anything{})...};
+  };
 }
 
 template <class T, std::size_t N = 0>

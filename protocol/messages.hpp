@@ -24,18 +24,16 @@ TROUPE_FIELDS_COMPLETE(Ack);
 
 struct RoleStatus {  // reply to Status; answered by the mailbox's own thread, also while a handler computes
   static constexpr std::string_view kName = "role_status";
-  std::string node;          // "actor/0"
-  uint64_t incarnation = 0;  // process starts of this node within the run
-  std::string phase;         // "load", "idle", "generate", "update", ... as the working thread last said
-  uint64_t progress = 0;     // beats of the working thread; standing still past the phase's lease means a hang
-  std::string detail;        // one short line for people, "step 12, 31 of 64 answers"
+  std::string node;             // "actor/0"
+  uint64_t incarnation = 0;     // process starts of this node within the run
+  std::string phase;            // "load", "idle", "generate", "update", ... as the working thread last said
+  uint64_t progress = 0;        // beats of the working thread; standing still past the phase's lease means a hang
+  std::string detail;           // one short line for people, "step 12, 31 of 64 answers"
   uint64_t dropped_frames = 0;  // malformed or fenced frames seen so far
-  static constexpr std::tuple kFields{Field{"node", &RoleStatus::node},
-                                      Field{"incarnation", &RoleStatus::incarnation},
-                                      Field{"phase", &RoleStatus::phase},
-                                      Field{"progress", &RoleStatus::progress},
-                                      Field{"detail", &RoleStatus::detail},
-                                      Field{"dropped_frames", &RoleStatus::dropped_frames}};
+  static constexpr std::tuple kFields{
+      Field{"node", &RoleStatus::node},     Field{"incarnation", &RoleStatus::incarnation},
+      Field{"phase", &RoleStatus::phase},   Field{"progress", &RoleStatus::progress},
+      Field{"detail", &RoleStatus::detail}, Field{"dropped_frames", &RoleStatus::dropped_frames}};
 };
 TROUPE_FIELDS_COMPLETE(RoleStatus);
 
@@ -58,33 +56,34 @@ TROUPE_FIELDS_COMPLETE(Stop);
 struct Rollouts {  // G answers to one prompt, packed; N = sum of lengths
   static constexpr std::string_view kName = "rollouts";
   uint64_t draw = 0;
-  Attachment tokens;     // int32 [N], EOS included when it ended the answer
-  Attachment lengths;    // int32 [G]
-  Attachment logprobs;   // float32 [N], of logits / temperature
-  Attachment versions;   // int32 [N]
-  Attachment finish;     // uint8 [G], FinishReason
+  Attachment tokens;               // int32 [N], EOS included when it ended the answer
+  Attachment lengths;              // int32 [G]
+  Attachment logprobs;             // float32 [N], of logits / temperature
+  Attachment versions;             // int32 [N]
+  Attachment finish;               // uint8 [G], FinishReason
   std::vector<std::string> texts;  // [G], decoded without special tokens, cut before a stop string
-  static constexpr std::tuple kFields{
-      Field{"draw", &Rollouts::draw},         Field{"tokens", &Rollouts::tokens},
-      Field{"lengths", &Rollouts::lengths},   Field{"logprobs", &Rollouts::logprobs},
-      Field{"versions", &Rollouts::versions}, Field{"finish", &Rollouts::finish},
-      Field{"texts", &Rollouts::texts}};
+  static constexpr std::tuple kFields{Field{"draw", &Rollouts::draw},         Field{"tokens", &Rollouts::tokens},
+                                      Field{"lengths", &Rollouts::lengths},   Field{"logprobs", &Rollouts::logprobs},
+                                      Field{"versions", &Rollouts::versions}, Field{"finish", &Rollouts::finish},
+                                      Field{"texts", &Rollouts::texts}};
 };
 TROUPE_FIELDS_COMPLETE(Rollouts);
 
 struct Generate {
   static constexpr std::string_view kName = "generate";
   using Reply = Rollouts;
-  uint64_t seed = 0;     // the run's seed
-  uint64_t draw = 0;     // counts prompts drawn in the run; with seed, sample and position it decides every random number
-  uint64_t num_samples = 1;   // G; the prompt is computed once for all of them
+  uint64_t seed = 0;  // the run's seed
+  uint64_t draw = 0;  // counts prompts drawn in the run; with seed, sample and position it decides every random number
+  uint64_t num_samples = 1;     // G; the prompt is computed once for all of them
   uint64_t policy_version = 0;  // the actor must hold this version when it starts, else Failure kStaleWeights
-  Attachment prompt;     // int32 [P]
+  Attachment prompt;            // int32 [P]
   Sampling sampling;
-  static constexpr std::tuple kFields{
-      Field{"seed", &Generate::seed},           Field{"draw", &Generate::draw},
-      Field{"num_samples", &Generate::num_samples}, Field{"policy_version", &Generate::policy_version},
-      Field{"prompt", &Generate::prompt},       Field{"sampling", &Generate::sampling}};
+  static constexpr std::tuple kFields{Field{"seed", &Generate::seed},
+                                      Field{"draw", &Generate::draw},
+                                      Field{"num_samples", &Generate::num_samples},
+                                      Field{"policy_version", &Generate::policy_version},
+                                      Field{"prompt", &Generate::prompt},
+                                      Field{"sampling", &Generate::sampling}};
 };
 TROUPE_FIELDS_COMPLETE(Generate);
 
@@ -100,7 +99,7 @@ TROUPE_FIELDS_COMPLETE(CancelGenerate);
 
 struct AnswerLogProbs {
   static constexpr std::string_view kName = "answer_logprobs";
-  Attachment logprobs;   // float32 [sum T_i]
+  Attachment logprobs;  // float32 [sum T_i]
   uint64_t policy_version = 0;
   static constexpr std::tuple kFields{Field{"logprobs", &AnswerLogProbs::logprobs},
                                       Field{"policy_version", &AnswerLogProbs::policy_version}};
@@ -114,10 +113,9 @@ struct LogProbs {  // log p(answer token | what precedes it), logits divided by 
   Attachment prompt_lengths;    // int32 [B]
   Attachment response_lengths;  // int32 [B]
   double temperature = 1.0;
-  static constexpr std::tuple kFields{Field{"tokens", &LogProbs::tokens},
-                                      Field{"prompt_lengths", &LogProbs::prompt_lengths},
-                                      Field{"response_lengths", &LogProbs::response_lengths},
-                                      Field{"temperature", &LogProbs::temperature}};
+  static constexpr std::tuple kFields{
+      Field{"tokens", &LogProbs::tokens}, Field{"prompt_lengths", &LogProbs::prompt_lengths},
+      Field{"response_lengths", &LogProbs::response_lengths}, Field{"temperature", &LogProbs::temperature}};
 };
 TROUPE_FIELDS_COMPLETE(LogProbs);
 
@@ -125,7 +123,7 @@ TROUPE_FIELDS_COMPLETE(LogProbs);
 
 struct Scores {
   static constexpr std::string_view kName = "scores";
-  std::vector<double> scores;  // [B], finite: a NaN or infinity is refused on arrival
+  std::vector<double> scores;                        // [B], finite: a NaN or infinity is refused on arrival
   std::map<std::string, std::vector<double>> parts;  // each rule's own values, [B] each; for the metrics
   static constexpr std::tuple kFields{Field{"scores", &Scores::scores}, Field{"parts", &Scores::parts}};
 };
@@ -134,16 +132,16 @@ TROUPE_FIELDS_COMPLETE(Scores);
 struct Score {
   static constexpr std::string_view kName = "score";
   using Reply = Scores;
-  std::string prompt;               // the user's text, as in the data file
-  std::string answer;               // the data file's expected answer, "" if it has none
+  std::string prompt;                  // the user's text, as in the data file
+  std::string answer;                  // the data file's expected answer, "" if it has none
   std::vector<std::string> responses;  // [B]
-  std::vector<int64_t> num_tokens;  // [B] length of each response
-  std::vector<bool> truncated;      // [B] true when the response ran into max_new_tokens
+  std::vector<int64_t> num_tokens;     // [B] length of each response
+  std::vector<bool> truncated;         // [B] true when the response ran into max_new_tokens
   int64_t max_new_tokens = 0;
   static constexpr std::tuple kFields{
-      Field{"prompt", &Score::prompt},         Field{"answer", &Score::answer},
-      Field{"responses", &Score::responses},   Field{"num_tokens", &Score::num_tokens},
-      Field{"truncated", &Score::truncated},   Field{"max_new_tokens", &Score::max_new_tokens}};
+      Field{"prompt", &Score::prompt},       Field{"answer", &Score::answer},
+      Field{"responses", &Score::responses}, Field{"num_tokens", &Score::num_tokens},
+      Field{"truncated", &Score::truncated}, Field{"max_new_tokens", &Score::max_new_tokens}};
 };
 TROUPE_FIELDS_COMPLETE(Score);
 
@@ -151,7 +149,7 @@ TROUPE_FIELDS_COMPLETE(Score);
 
 struct Updated {
   static constexpr std::string_view kName = "updated";
-  uint64_t step = 0;              // steps applied so far; the new policy version
+  uint64_t step = 0;                      // steps applied so far; the new policy version
   std::map<std::string, double> metrics;  // loss, kl, entropy, grad_norm, lr, clip_fraction, ...
   static constexpr std::tuple kFields{Field{"step", &Updated::step}, Field{"metrics", &Updated::metrics}};
 };
@@ -170,8 +168,8 @@ TROUPE_FIELDS_COMPLETE(Update);
 
 struct LearnerState {
   static constexpr std::string_view kName = "learner_state";
-  uint64_t step = 0;             // optimizer steps applied
-  uint64_t journal_offset = 0;   // of the record that made the last step, as its Update told
+  uint64_t step = 0;            // optimizer steps applied
+  uint64_t journal_offset = 0;  // of the record that made the last step, as its Update told
   static constexpr std::tuple kFields{Field{"step", &LearnerState::step},
                                       Field{"journal_offset", &LearnerState::journal_offset}};
 };
@@ -195,9 +193,9 @@ TROUPE_FIELDS_COMPLETE(PublishedWeights);
 struct PublishWeights {
   static constexpr std::string_view kName = "publish_weights";
   using Reply = PublishedWeights;
-  uint64_t version = 0;      // must be the learner's current one
-  std::string dtype;         // what the actors compute in
-  bool same_host = true;     // hand over by memory file; else chunks are fetched
+  uint64_t version = 0;   // must be the learner's current one
+  std::string dtype;      // what the actors compute in
+  bool same_host = true;  // hand over by memory file; else chunks are fetched
   static constexpr std::tuple kFields{Field{"version", &PublishWeights::version},
                                       Field{"dtype", &PublishWeights::dtype},
                                       Field{"same_host", &PublishWeights::same_host}};
@@ -241,10 +239,10 @@ TROUPE_FIELDS_COMPLETE(Checkpointed);
 struct Checkpoint {
   static constexpr std::string_view kName = "checkpoint";
   using Reply = Checkpointed;
-  std::string folder;            // checkpoints/ of the run: a step-NNNNNN folder is made inside
-  uint64_t step = 0;             // must be the learner's current one, else Failure kBehind
-  uint64_t journal_offset = 0;   // of the last applied step's end: position and weights are one atomic set
-  std::string export_folder;     // not empty: a Hugging Face folder of the policy is (also) written here
+  std::string folder;           // checkpoints/ of the run: a step-NNNNNN folder is made inside
+  uint64_t step = 0;            // must be the learner's current one, else Failure kBehind
+  uint64_t journal_offset = 0;  // of the last applied step's end: position and weights are one atomic set
+  std::string export_folder;    // not empty: a Hugging Face folder of the policy is (also) written here
   static constexpr std::tuple kFields{Field{"folder", &Checkpoint::folder}, Field{"step", &Checkpoint::step},
                                       Field{"journal_offset", &Checkpoint::journal_offset},
                                       Field{"export_folder", &Checkpoint::export_folder}};
@@ -265,7 +263,7 @@ TROUPE_FIELDS_COMPLETE(Heartbeat);
 struct RunStatus {
   static constexpr std::string_view kName = "run_status";
   std::string run;
-  std::string state;                // "starting", "running", "stopping"
+  std::string state;  // "starting", "running", "stopping"
   std::vector<RoleStatus> nodes;
   std::map<std::string, uint64_t> restarts;  // by node
   static constexpr std::tuple kFields{Field{"run", &RunStatus::run}, Field{"state", &RunStatus::state},
