@@ -7,7 +7,7 @@
 namespace troupe {
 namespace {
 
-// Model and prompts need not be there for a check of the rest: empty stand-ins are laid where the file names them.
+// Model and prompts need not be there for a check of the rest: stand-ins are laid where the file names them.
 void lay_out_files(const Json& topology, const std::filesystem::path& folder) {
   const auto parent_of = [&](const std::string& path) {
     std::filesystem::create_directories((folder / path).parent_path());
@@ -21,7 +21,9 @@ void lay_out_files(const Json& topology, const std::filesystem::path& folder) {
     write_text(folder / model / "config.json", "{}");
   }
   for (const char* key : {"file", "held_out"})
-    if (topology.at("prompts").contains(key)) write_text(parent_of(topology["prompts"][key].get<std::string>()), "");
+    if (topology.at("prompts").contains(key))
+      write_text(parent_of(topology["prompts"][key].get<std::string>()), R"({"prompt": "1 + 1?"})"
+                                                                         "\n");
 }
 
 TEST(Configs, AreAllGood) {
