@@ -51,12 +51,13 @@ std::string read_if_there(const std::filesystem::path& path) {
   return real_disk().exists(path) ? read_file(real_disk(), path) : "";
 }
 
-DecoderConfig hf_config(const std::filesystem::path& folder, const SafetensorsFolder& files) {
+DecoderConfig hf_config(const std::filesystem::path& folder) {
   DecoderConfig config =
       parse_hf_config(read_file(real_disk(), folder / "config.json"), read_if_there(folder / "generation_config.json"),
                       (folder / "config.json").string());
   // MiniMind's configuration does not say whether its version normalises queries and keys; its weights do.
-  if (config.family == "minimind") config.qk_norm = files.tensors().contains("model.layers.0.self_attn.q_norm.weight");
+  if (config.family == "minimind")
+    config.qk_norm = SafetensorsFolder(folder).tensors().contains("model.layers.0.self_attn.q_norm.weight");
   return config;
 }
 
@@ -70,7 +71,7 @@ void check_tied_copy(const SafetensorsFolder& files, const std::string& origin) 
 
 LoadedModel load_hf(const std::filesystem::path& folder, at::ScalarType dtype) {
   const SafetensorsFolder files(folder);
-  LoadedModel model{hf_config(folder, files), {}, folder, ModelSource::kHuggingFace};
+  LoadedModel model{hf_config(folder), {}, folder, ModelSource::kHuggingFace};
   Shapes found;
   for (const auto& [name, file] : files.tensors())
     if (!is_ignorable_buffer(name)) found[name] = files.entry(name).shape;
@@ -141,7 +142,7 @@ LoadedModel load_model(const std::filesystem::path& path, at::ScalarType dtype) 
 DecoderConfig load_config(const std::filesystem::path& path) {
   const ModelPath model = resolve_model(path);
   if (model.source == ModelSource::kGguf) return gguf_config(GgufFile(model.path));
-  return hf_config(model.path, SafetensorsFolder(model.path));
+  return hf_config(model.path);
 }
 
 Shapes parameter_shapes(const DecoderConfig& c) {

@@ -174,6 +174,17 @@ TEST(LoadModel, FindsWhatAPathIs) {
   EXPECT_THROW(resolve_model(scratch / "config.json"), std::runtime_error);
 }
 
+TEST(LoadModel, MiniMindsWeightsSayWhetherItNormalisesQueriesAndKeys) {
+  for (const char* name : {"llama", "qwen3"}) {
+    const ScratchFolder scratch;
+    std::ofstream(scratch / "config.json") << config_text({{"model_type", "minimind"}}, name);
+    std::filesystem::copy(kModels / name / "model.safetensors", scratch / "model.safetensors");
+    const LoadedModel model = load_model(scratch.path(), at::kFloat);
+    EXPECT_EQ(model.config.family, "minimind");
+    EXPECT_EQ(model.config.qk_norm, std::string(name) == "qwen3");
+  }
+}
+
 class AlteredModel {
  public:
   explicit AlteredModel(const std::string& name) {
