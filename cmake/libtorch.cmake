@@ -22,3 +22,13 @@ target_link_options(troupe_torch INTERFACE -Wl,--allow-shlib-undefined)
 target_compile_options(troupe_torch INTERFACE -fopenmp)
 # One OpenMP runtime in a process: the wheel's own.
 target_link_libraries(troupe_torch INTERFACE "${TORCH_HOME}/lib/libgomp.so.1")
+
+# NCCL's process group is in libtorch_cuda.so, which loads all of CUDA's libraries: such a binary wants the full set of
+# wheels (or a toolkit with cuDNN and NCCL) where it runs.
+if(TROUPE_CUDA)
+  foreach(part torch_cuda c10_cuda)
+    add_library(${part} SHARED IMPORTED)
+    set_target_properties(${part} PROPERTIES IMPORTED_LOCATION "${TORCH_HOME}/lib/lib${part}.so")
+    target_link_libraries(troupe_torch INTERFACE ${part})
+  endforeach()
+endif()
