@@ -102,14 +102,15 @@ inline void finish_tile(const GemmCall& c, const float* tile, int64_t rows, int6
   }
 }
 
-// One accumulator per output element, k ascending. With few rows the weights come from memory: fetched ahead.
-template <class S, class E, int kRows>
+// One accumulator per output element, k ascending. The first block of rows meets the weights in memory and fetches them
+// ahead (kFetch); the others find them in the cache.
+template <class S, class E, int kRows, bool kFetch>
 inline void multiply_tile(const typename E::T* x, int64_t x_stride, const typename E::T* w, int64_t k, float* tile) {
   using F = typename S::F;
   F low[kRows], high[kRows];
   for (int r = 0; r < kRows; ++r) low[r] = high[r] = S::zero();
   for (int64_t s = 0; s < k; s += E::kStep) {
-    if constexpr (kRows <= 4) {
+    if constexpr (kFetch) {
       __builtin_prefetch(reinterpret_cast<const char*>(w) + S::kPrefetchBytes);
       __builtin_prefetch(reinterpret_cast<const char*>(w) + S::kPrefetchBytes + 64);
     }
@@ -127,13 +128,13 @@ inline void multiply_tile(const typename E::T* x, int64_t x_stride, const typena
   }
 }
 
-template <class S, class E, int kRows>
+template <class S, class E, int kRows, bool kFetch>
 inline void multiply_rows(int64_t rows, const typename E::T* x, int64_t x_stride, const typename E::T* w, int64_t k,
                           float* tile) {
   if constexpr (kRows > 1) {
-    if (rows < kRows) return multiply_rows<S, E, kRows - 1>(rows, x, x_stride, w, k, tile);
+    if (rows < kRows) return multiply_rows<S, E, kRows - 1, kFetch>(rows, x, x_stride, w, k, tile);
   }
-  multiply_tile<S, E, kRows>(x, x_stride, w, k, tile);
+  multiply_tile<S, E, kRows, kFetch>(x, x_stride, w, k, tile);
 }
 
 template <class S, class E>
@@ -147,7 +148,11 @@ void gemm(const GemmCall& c, int64_t first_panel, int64_t last_panel) {
     for (int64_t b = 0; b < num_blocks; ++b) {
       const int64_t row0 = c.rows * b / num_blocks, rows = c.rows * (b + 1) / num_blocks - row0;
       const T* x = static_cast<const T*>(c.x) + row0 * c.x_stride;
-      multiply_rows<S, E, S::kRows>(rows, x, c.x_stride, w, c.k, tile);
+      if (b == 0) {
+        multiply_rows<S, E, S::kRows, true>(rows, x, c.x_stride, w, c.k, tile);
+      } else {
+        multiply_rows<S, E, S::kRows, false>(rows, x, c.x_stride, w, c.k, tile);
+      }
       finish_tile<S, E>(c, tile, rows, row0, panel);
     }
   }
@@ -250,10 +255,16 @@ inline void score_keys(const AttendCall& c, const AttendRows<typename E::T>& row
   using F = typename S::F;
   const F scale = S::set1(c.scale);
   for (int64_t t = 0; t < num_keys; t += kPageTokens) {
-    const T* keys = static_cast<const T*>(c.cache) + c.pages[t / kPageTokens] * c.page_stride;
+    const T* cache = static_cast<const T*>(c.cache);
+    const T* keys = cache + c.pages[t / kPageTokens] * c.page_stride;
+    // Meanwhile the next page's keys and this page's values, needed later, come from memory.
+    const T* next_keys = cache + c.pages[t + kPageTokens < num_keys ? t / kPageTokens + 1 : 0] * c.page_stride;
+    const T* values = keys + kPageTokens * c.head_dim_padded;
     F acc[R];
     for (int r = 0; r < R; ++r) acc[r] = S::zero();
     for (int64_t i = 0; i < c.head_dim_padded; i += E::kStep) {
+      __builtin_prefetch(next_keys + i * kPageTokens);
+      __builtin_prefetch(values + i * kPageTokens);
       const auto k = E::load(keys + i * kPageTokens);
       for (int r = 0; r < R; ++r) acc[r] = E::dot(acc[r], E::broadcast(rows.q[r] + i), k);
     }
