@@ -15,7 +15,7 @@ inline RowStatistics logit_statistics(const float* logits, int64_t n, float inve
       const float z = (logits[i] - largest) * inverse_temperature;
       const float p = exponential(z);
       run += p;
-      run_weighted += p * z;
+      run_weighted += p > 0.0f ? p * z : 0.0f;  // a forbidden token has z = -infinity
     }
     sum += static_cast<double>(run);
     weighted += static_cast<double>(run_weighted);
