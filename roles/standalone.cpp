@@ -1,5 +1,3 @@
-#include <ATen/Parallel.h>
-
 #include <mutex>
 #include <thread>
 
@@ -23,7 +21,8 @@ class RoleThread {
 
  private:
   void run() {
-    at::set_num_threads(setting_.threads);
+    // No at::set_num_threads here: it also sets the matrix library's count, which is the process's. The roles that
+    // compute with tensors set it themselves, all to the same planned number.
     Context context(mailbox_);
     try {
       role_entry(role_of(setting_.node())).run(setting_, context);

@@ -69,8 +69,8 @@ TEST(Run, TheTinyModelLearns) {
   EXPECT_TRUE(summary.contains("accuracy_after"));
 }
 
-// SmolLM2-135M in bfloat16.
-TEST(RealModel, OneProcessAndManyEndWithTheSameBits) {
+// SmolLM2-135M in bfloat16, a role killed on the way.
+TEST(RealModel, OneProcessAndManyWithAKilledLearnerEndWithTheSameBits) {
   const std::string model = std::string(TROUPE_SOURCE_DIR) + "/models/SmolLM2-135M-Instruct.Q4_1.gguf";
   if (!std::filesystem::exists(model)) GTEST_SKIP() << "no " << model << ": scripts/model fetches it";
   const std::vector<std::string> sets{"model=" + model,
@@ -84,6 +84,8 @@ TEST(RealModel, OneProcessAndManyEndWithTheSameBits) {
   TroupeRun standalone("real-standalone", "grpo-smollm2-standalone.json", sets);
   ASSERT_EQ(standalone.wait(280), 0) << standalone.output();
   TroupeRun processes("real-processes", "grpo-smollm2-local.json", sets);
+  ASSERT_TRUE(processes.wait_for_step(1, 200));
+  ::kill(processes.pid_of("learner/0"), SIGKILL);
   ASSERT_EQ(processes.wait(280), 0) << processes.output();
   EXPECT_NE(standalone.weights_digest(), "");
   EXPECT_EQ(processes.weights_digest(), standalone.weights_digest());
