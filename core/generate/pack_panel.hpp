@@ -14,7 +14,8 @@ struct PanelSource {
   int64_t group = 0, group_padded = 0;  // a row's groups of `group` elements lie `group_padded` apart in the panel
 };
 
-// `panel`: [k_padded / step][32][step] elements, bfloat16 (step 2, rounded to nearest even) or float32 (step 1).
+// `panel`: [k_padded / step][32][step] elements, bfloat16 (step 2, rounded to nearest even) or float32 (step 1); at a
+// multiple of 16 bytes.
 void pack_panel(const PanelSource& source, int64_t k_padded, bool to_bf16, std::byte* panel);
 
 // One row of n elements, converted; zeros up to n_padded.

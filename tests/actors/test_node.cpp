@@ -65,7 +65,7 @@ int echo(const std::string& folder, const std::string& node) {
 
 struct Asker {
   void run(Context& context) {
-    const Echo back = context.handle<EchoFace>("echo/0").ask(Echo{text, {}}, {.deadline = 20s}).get();
+    const Echo back = context.handle<EchoFace>("echo/0").ask(Echo{text, {}}, {.deadline = 60s}).get();
     if (back.text != text) throw std::runtime_error("answered with " + back.text);
   }
   std::string text;
