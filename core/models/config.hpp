@@ -22,6 +22,22 @@ struct RopeConfig {
   double low_freq_factor = 1.0, high_freq_factor = 4.0;  // llama3
 };
 
+// A feed-forward layer of experts, each a SwiGLU of intermediate_size (MiniMind's mixture of experts): softmax of the
+// router's scores, the best `per_token` of them, their weights made to add up to 1, and the shared experts beside them.
+// Names: mlp.gate.weight [experts, D] (the router), mlp.experts.J.{gate,up,down}_proj.weight,
+// mlp.shared_experts.J.{gate,up,down}_proj.weight.
+struct MoeConfig {
+  int64_t experts = 0;  // 0: dense
+  int64_t per_token = 2;
+  int64_t shared_experts = 1;
+  bool normalise = true;  // weights of the chosen ones add up to 1 (when per_token > 1)
+  // Load-balancing loss of one layer, c = aux_coefficient, e over experts:
+  //   per_sequence: c * mean_b sum_e count[b, e] mean_t p[b, t, e], count[b, e] = choices of e / (T * per_token /
+  //   experts) else:         c * sum_e mean_bt p[b, t, e] * experts * share of all choices that fell on e
+  double aux_coefficient = 0.01;  // 0: none
+  bool per_sequence = true;
+};
+
 struct DecoderConfig {
   std::string family = "llama";  // model_type: "llama", "qwen2", "qwen3", "minimind"
   int64_t vocab_size = 0;
@@ -38,7 +54,8 @@ struct DecoderConfig {
   bool qkv_bias = false;        // Qwen2; Llama with attention_bias
   bool o_bias = false;          // Llama with attention_bias
   bool mlp_bias = false;
-  bool qk_norm = false;    // Qwen3, MiniMind: RMSNorm over head_dim on queries and keys, before RoPE
+  bool qk_norm = false;    // Qwen3: RMSNorm over head_dim on queries and keys, before RoPE
+  MoeConfig moe;           // MiniMind; experts 0: every layer's feed-forward is dense
   int64_t bos_token = -1;  // -1: none
   int64_t pad_token = -1;
   std::vector<int64_t> eos_tokens;  // any of them ends an answer (generation_config.json wins over config.json)
