@@ -53,6 +53,9 @@ class Tokenizer {
   // by the template's own text alone, never by roles, contents or variables, not even in part.
   std::vector<int32_t> encode_chat(const ChatTemplate& chat_template, std::span<const ChatMessage> messages,
                                    bool add_generation_prompt, const TemplateVariables& variables = {}) const;
+  // The same of a part of a chat that is rendered already, bytes [begin, end); the parts' ids, joined, are the whole's
+  // where a part ends with a special token or the tokenizer would split there anyway.
+  std::vector<int32_t> encode_rendered(const RenderedChat& chat, size_t begin, size_t end) const;
 
   // Ids without a token (a model's embedding may be padded) decode to nothing; a negative id throws
   // std::invalid_argument. Bytes that do not form UTF-8 decode to U+FFFD.
