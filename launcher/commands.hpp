@@ -3,6 +3,7 @@
 //   0 done, or stopped cleanly on request   1 error, one clear line   2 wrong usage   130 ended by force
 #pragma once
 
+#include "roles/jobs/run_job.hpp"
 #include "roles/run_role.hpp"
 #include "roles/tiny_model.hpp"
 
@@ -19,6 +20,9 @@ struct RoleCalls {
   decltype(&generate_command) generate = nullptr;
   decltype(&export_command) export_model = nullptr;
   decltype(&make_tiny_model) tiny_model = nullptr;
+  decltype(&run_job) job = nullptr;
+  decltype(&check_job) checked_job = nullptr;
+  decltype(&job_name) name_of_job = nullptr;
 };
 
 struct Vocabulary;
@@ -28,6 +32,7 @@ void add_watch_commands(CLI::App& app, int& exit_code);                         
 void add_topology_commands(CLI::App& app, const Vocabulary& words, int& exit_code);  // topology check, show
 void add_model_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);      // generate, export
 void add_data_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);       // data arithmetic, tiny-model
+void add_job_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);        // pretrain, sft, lora, dpo ...
 void add_role_command(CLI::App& app, const RoleCalls& calls, int& exit_code);        // role (hidden)
 
 // Parses, runs, and prints what went wrong as "troupe: ..." lines on stderr.

@@ -3,7 +3,8 @@
 #include "launcher/topology.hpp"
 
 int main(int argc, char** argv) {
-  const troupe::RoleCalls calls{troupe::run_role, troupe::run_standalone, troupe::generate_command,
-                                troupe::export_command, troupe::make_tiny_model};
+  const troupe::RoleCalls calls{troupe::run_role,       troupe::run_standalone,  troupe::generate_command,
+                                troupe::export_command, troupe::make_tiny_model, troupe::run_job,
+                                troupe::check_job,      troupe::job_name};
   return troupe::command_line(argc, argv, calls, troupe::vocabulary());
 }

@@ -140,10 +140,13 @@ std::vector<StepMetrics> RunView::refresh() {
   const std::vector<StepMetrics> fresh = tail_.take_new();
   steps_.insert(steps_.end(), fresh.begin(), fresh.end());
   if (steps_.size() > kKeptSteps) steps_.erase(steps_.begin(), steps_.end() - kKeptSteps);
-  if (!accuracy_before_) {
+  if (!accuracy_before_ || num_steps_ == 0) {
     const nlohmann::json summary = read_summary(run_folder_);
     if (const auto found = summary.find("accuracy_before"); found != summary.end() && found->is_number())
       accuracy_before_ = found->get<double>();
+    // A single-role job knows its number of steps when it has seen its data.
+    if (const auto found = summary.find("planned_steps"); found != summary.end() && found->is_number_unsigned())
+      num_steps_ = found->get<uint64_t>();
   }
   return fresh;
 }
@@ -186,21 +189,26 @@ std::string RunView::figures(const FrameOptions& options) const {
     if (accuracy_before_) add_figure(line, "accuracy before " + percent(*accuracy_before_), options.width);
     return line;
   }
-  std::vector<double> rewards;
-  for (const StepMetrics& step : steps_) rewards.push_back(value_of(step, "reward_mean"));
+  std::vector<double> shown;
   const StepMetrics& last = steps_.back();
+  const char* drawn_metric = last.values.contains("reward_mean") ? "reward_mean" : "loss";
+  for (const StepMetrics& step : steps_) shown.push_back(value_of(step, drawn_metric));
   const auto add = [&](const char* label, const char* metric, const char* unit) {
     const double value = value_of(last, metric);
     if (std::isfinite(value)) add_figure(line, std::string(label) + format_number(value) + unit, options.width);
   };
   add("reward ", "reward_mean", "");
-  const std::string curve = sparkline(rewards, std::clamp(options.width - 60, 10, 40), options.unicode);
+  if (line.empty()) add("loss ", "loss", "");
+  const std::string curve = sparkline(shown, std::clamp(options.width - 60, 10, 40), options.unicode);
   const bool drawn = columns_of(line) + 3 + columns_of(curve) <= options.width;
   const std::size_t curve_at = line.size();
   if (drawn) add_figure(line, curve, options.width);
   add("kl ", "kl", "");
   add("length ", "response_length_mean", "");
-  add("", "tokens_per_s_generate", " tokens/s");
+  if (last.values.contains("tokens_per_s_generate"))
+    add("", "tokens_per_s_generate", " tokens/s");
+  else
+    add("", "tokens_per_s_train", " tokens/s");
   if (accuracy_before_) add_figure(line, "accuracy before " + percent(*accuracy_before_), options.width);
   // Coloured last: escape sequences take no columns, and add_figure counts columns.
   if (drawn && options.colour && !curve.empty())
@@ -253,7 +261,11 @@ std::string RunView::step_line(const StepMetrics& step) const {
   add("kl ", "kl", "");
   add("loss ", "loss", "");
   add("length ", "response_length_mean", "");
-  add("", "tokens_per_s_generate", " tokens/s");
+  add("margin ", "margin", "");
+  if (step.values.contains("tokens_per_s_generate"))
+    add("", "tokens_per_s_generate", " tokens/s");
+  else
+    add("", "tokens_per_s_train", " tokens/s");
   add("", "seconds_step", " s");
   add("accuracy ", "accuracy", "");
   if (const auto remaining = left_s()) line += "  left " + clock_text(*remaining);

@@ -1,4 +1,5 @@
-// A model path's tokenizer and its export, whatever it is: a Hugging Face folder or a GGUF file.
+// A model path's tokenizer and its export, whatever it is: a Hugging Face folder (or one with a tokenizer alone), or a
+// GGUF file.
 #pragma once
 
 #include <filesystem>

@@ -250,7 +250,7 @@ std::string render_report(const std::string& title, const std::vector<StepMetric
       table("Environment", run.value("environment", json::object())) + "</div>\n";
   if (!topology.empty())
     page +=
-        "<h2>Configuration</h2><div class=\"box\"><details><summary>the topology with every default filled in"
+        "<h2>Configuration</h2><div class=\"box\"><details><summary>with every default filled in"
         "</summary><pre>" +
         escape_html(topology.dump(2, ' ', false, json::error_handler_t::replace)) + "</pre></details></div>\n";
   return page + "<footer>Written by troupe from metrics.jsonl. Needs no network.</footer></main><script>" +
@@ -261,8 +261,9 @@ void write_report(const std::filesystem::path& run_folder) {
   const std::vector<StepMetrics> steps = read_metrics(run_folder / "metrics.jsonl");
   const json run = object_in(run_folder / "run.json");
   const std::string name = run.value("name", run_folder.filename().string());
-  const std::string page =
-      render_report(name, steps, read_summary(run_folder), object_in(run_folder / "topology.json"), run);
+  const bool is_job = std::filesystem::exists(run_folder / "job.json");  // a single-role job
+  const json settings = object_in(run_folder / (is_job ? "job.json" : "topology.json"));
+  const std::string page = render_report(name, steps, read_summary(run_folder), settings, run);
   const std::filesystem::path file = run_folder / "report.html";
   std::ofstream out(file, std::ios::binary | std::ios::trunc);
   if (!(out << page << std::flush)) throw std::runtime_error("cannot write " + file.string());

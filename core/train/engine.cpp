@@ -36,27 +36,37 @@ at::Tensor hidden_of(const Decoder& model, const PackedPrompts& laid, const Dist
   return wanted.which.defined() ? hidden.index_select(0, wanted.which.to(device)) : hidden;
 }
 
-// The answer tokens, int64 [N].
-at::Tensor answer_tokens(const PackedBatch& batch) {
+// The scored tokens, int64 [N].
+at::Tensor scored_tokens(const PackedBatch& batch) {
   std::vector<at::Tensor> pieces;
   int64_t begin = 0;
   for (size_t i = 0; i < batch.prompt_lengths.size(); ++i) {
     pieces.push_back(batch.tokens.narrow(0, begin + batch.prompt_lengths[i], batch.response_lengths[i]));
     begin += batch.prompt_lengths[i] + batch.response_lengths[i];
   }
-  return at::cat(pieces);
+  const at::Tensor answers = at::cat(pieces);
+  if (batch.scored.empty()) return answers;
+  std::vector<int64_t> places;
+  for (size_t i = 0; i < batch.scored.size(); ++i)
+    if (batch.scored[i]) places.push_back(static_cast<int64_t>(i));
+  return answers.index_select(0, at::tensor(places, at::kLong));
+}
+
+TokenStates token_states(const Decoder& model, const TrainConfig& train, const PackedBatch& batch, bool adapter) {
+  const at::Device device = model.options().device;
+  const PackedPrompts laid = pack_prompts(batch, may_share(model, train), device);
+  return {.hidden = hidden_of(model, laid, answer_rows(batch, laid), adapter),
+          .targets = scored_tokens(batch).to(device)};
 }
 
 TokenOutputs token_outputs(const Decoder& model, const TrainConfig& train, WorkspacePool& memory,
                            const PackedBatch& batch, double temperature, bool adapter) {
-  const at::Device device = model.options().device;
-  const PackedPrompts laid = pack_prompts(batch, may_share(model, train), device);
+  const TokenStates states = token_states(model, train, batch, adapter);
   TokenLogProbOptions options;
   options.temperature = temperature;
   options.memory = &memory;
-  const TokenLogProbs result = token_logprobs(hidden_of(model, laid, answer_rows(batch, laid), adapter), model.head(),
-                                              answer_tokens(batch).to(device), options);
-  return {result.logprobs, result.entropy};
+  const TokenLogProbs result = token_logprobs(states.hidden, model.head(), states.targets, options);
+  return {result.logprobs, result.entropy, states.aux};
 }
 
 void check_loss(const at::Tensor& loss, size_t part) {
@@ -82,7 +92,7 @@ TokenOutputs TrainEngine::logprobs(const PackedBatch& batch, double temperature,
   check_batch(batch, model_.config().vocab_size);
   std::vector<at::Tensor> logprobs, entropy;
   for (const MicroBatch& part : split_batch(batch, train_.micro_batch_tokens, may_share(model_, train_))) {
-    if (part.batch.response_tokens() == 0) continue;
+    if (part.batch.scored_tokens() == 0) continue;
     const TokenOutputs out = token_outputs(model_, train_, logit_memory_, part.batch, temperature, adapter);
     logprobs.push_back(out.logprobs);
     entropy.push_back(out.entropy);
@@ -115,43 +125,59 @@ at::Tensor TrainEngine::scores(const PackedBatch& batch) {
   return at::cat(scores);
 }
 
-Accumulated TrainEngine::accumulate(const PackedBatch& batch, double temperature, const LossFn& loss) {
+double TrainEngine::for_each_part(const PackedBatch& batch,
+                                  const std::function<at::Tensor(const MicroBatch& part)>& loss_of) {
   if (!adamw_) throw std::runtime_error("accumulate: this model is frozen");
   check_batch(batch, model_.config().vocab_size);
   at::AutoGradMode grad(true);
+  double total = 0.0;
+  size_t number = 0;
+  for (const MicroBatch& part : split_batch(batch, train_.micro_batch_tokens, may_share(model_, train_))) {
+    const at::Tensor loss = loss_of(part);
+    if (!loss.defined()) continue;
+    check_loss(loss, number++);
+    if (loss.requires_grad()) torch::autograd::backward({loss}, {});
+    total += loss.item<double>();
+  }
+  return total;
+}
+
+Accumulated TrainEngine::accumulate(const PackedBatch& batch, double temperature, const LossFn& loss) {
   Accumulated total;
   std::vector<at::Tensor> logprobs, entropy;
-  const std::vector<MicroBatch> parts = split_batch(batch, train_.micro_batch_tokens, may_share(model_, train_));
-  for (size_t i = 0; i < parts.size(); ++i) {
-    if (parts[i].batch.response_tokens() == 0) continue;
-    const TokenOutputs out = token_outputs(model_, train_, logit_memory_, parts[i].batch, temperature, true);
-    const at::Tensor value = loss(parts[i], out);
-    check_loss(value, i);
-    if (value.requires_grad()) torch::autograd::backward({value}, {});
-    total.loss += value.item<double>();
+  total.loss = for_each_part(batch, [&](const MicroBatch& part) {
+    if (part.batch.scored_tokens() == 0) return at::Tensor();
+    const TokenOutputs out = token_outputs(model_, train_, logit_memory_, part.batch, temperature, true);
     logprobs.push_back(out.logprobs.detach());
     entropy.push_back(out.entropy.detach());
-  }
+    return loss(part, out);
+  });
   if (logprobs.empty()) throw std::invalid_argument("batch: no answer tokens");
   total.outputs = {at::cat(logprobs), at::cat(entropy)};
   return total;
 }
 
-Accumulated TrainEngine::accumulate_scalars(const PackedBatch& batch, Scalars which, const ScalarLossFn& loss) {
-  if (!adamw_) throw std::runtime_error("accumulate: this model is frozen");
+Accumulated TrainEngine::accumulate_states(const PackedBatch& batch, const StatesLossFn& loss) {
+  return {.loss = for_each_part(batch, [&](const MicroBatch& part) {
+            if (part.batch.scored_tokens() == 0) return at::Tensor();
+            return loss(part, token_states(model_, train_, part.batch, true));
+          })};
+}
+
+TokenStates TrainEngine::states(const PackedBatch& batch) {
+  at::NoGradGuard no_grad;
   check_batch(batch, model_.config().vocab_size);
-  at::AutoGradMode grad(true);
+  return token_states(model_, train_, batch, true);
+}
+
+Accumulated TrainEngine::accumulate_scalars(const PackedBatch& batch, Scalars which, const ScalarLossFn& loss) {
   Accumulated total;
   std::vector<at::Tensor> outputs;
-  const std::vector<MicroBatch> parts = split_batch(batch, train_.micro_batch_tokens, may_share(model_, train_));
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const at::Tensor out = scalars(parts[i].batch, which);
-    const at::Tensor value = loss(parts[i], out);
-    check_loss(value, i);
-    if (value.requires_grad()) torch::autograd::backward({value}, {});
-    total.loss += value.item<double>();
+  total.loss = for_each_part(batch, [&](const MicroBatch& part) {
+    const at::Tensor out = scalars(part.batch, which);
     outputs.push_back(out.detach());
-  }
+    return loss(part, out);
+  });
   total.outputs.logprobs = at::cat(outputs);
   return total;
 }
@@ -163,14 +189,14 @@ Accumulated TrainEngine::accumulate_scores(const PackedBatch& batch, const Scala
   return accumulate_scalars(batch, Scalars::kScores, loss);
 }
 
-StepStats TrainEngine::apply() {
+StepStats TrainEngine::apply(std::optional<double> rate_factor) {
   if (!adamw_) throw std::runtime_error("apply: this model is frozen");
   StepStats stats;
   stats.gradient_norm = adamw_->gradient_norm();
   if (!std::isfinite(stats.gradient_norm)) throw std::runtime_error("the gradient's norm is not finite");
   // torch.nn.utils.clip_grad_norm_
   if (train_.max_grad_norm > 0) stats.clip_factor = std::min(1.0, train_.max_grad_norm / (stats.gradient_norm + 1e-6));
-  const double factor = schedule_factor(train_.schedule, adamw_->steps());
+  const double factor = rate_factor.value_or(schedule_factor(train_.schedule, adamw_->steps()));
   adamw_->step(factor, stats.clip_factor);
   stats.step = adamw_->steps();
   stats.learning_rate = train_.adamw.learning_rate * factor;

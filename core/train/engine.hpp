@@ -38,20 +38,30 @@ struct TrainConfig {
   at::Device device = at::kCPU;
 };
 
-// Of N answer tokens in the order of the batch (or micro-batch); float32.
+// Of N scored tokens in the order of the batch (or micro-batch); float32.
 struct TokenOutputs {
-  at::Tensor logprobs;  // [N] log-probability of each answer token at the temperature asked
+  at::Tensor logprobs;  // [N] log-probability of each scored token at the temperature asked
   at::Tensor entropy;   // [N] of the distribution it was drawn from
+  // Experts' load-balancing loss, mean over the sequences of the part; undefined for a dense model or without gradient.
+  at::Tensor aux = {};
+};
+
+// What scored tokens are predicted from: for losses that need more of a distribution than one token's probability.
+struct TokenStates {
+  at::Tensor hidden;    // [n, D] compute dtype: after the final norm, what the output projection reads
+  at::Tensor targets;   // int64 [n]: the scored tokens
+  at::Tensor aux = {};  // as above
 };
 
 // Loss of a part, already divided by the counts of the whole update. `out` has gradients.
 using LossFn = std::function<at::Tensor(const MicroBatch& part, const TokenOutputs& out)>;
+using StatesLossFn = std::function<at::Tensor(const MicroBatch& part, const TokenStates& states)>;
 // Likewise over scalars: of each answer token's state (values, [n]) or of each sequence's last token (scores, [b]).
 using ScalarLossFn = std::function<at::Tensor(const MicroBatch& part, const at::Tensor& scalars)>;
 
 struct Accumulated {
   double loss = 0.0;     // sum over micro-batches
-  TokenOutputs outputs;  // of the whole batch, detached, in its order (scalars: in `logprobs`)
+  TokenOutputs outputs;  // of the whole batch, detached, in its order (scalars: in `logprobs`; none of states)
 };
 
 struct StepStats {
@@ -69,6 +79,8 @@ class TrainEngine {
   // No gradient. The same bits as accumulate() sees with the same weights. `adapter` false: the base model of a LoRA
   // run.
   TokenOutputs logprobs(const PackedBatch& batch, double temperature, bool adapter = true);
+  // No gradient: what the scored tokens of one part are predicted from, without splitting it.
+  TokenStates states(const PackedBatch& batch);
   // float32 [N]: value of the state each answer token was chosen in (needs a score head).
   at::Tensor values(const PackedBatch& batch);
   // float32 [B]: score of each sequence at its last token (needs a score head).
@@ -77,12 +89,13 @@ class TrainEngine {
   // Forward and backward of every micro-batch; adds into the gradients. Throws std::runtime_error, leaving the
   // gradients as they are at that point, when a loss is not finite.
   Accumulated accumulate(const PackedBatch& batch, double temperature, const LossFn& loss);
+  Accumulated accumulate_states(const PackedBatch& batch, const StatesLossFn& loss);
   Accumulated accumulate_values(const PackedBatch& batch, const ScalarLossFn& loss);
   Accumulated accumulate_scores(const PackedBatch& batch, const ScalarLossFn& loss);
 
   // Clips, steps, zeroes the gradients. A gradient norm that is not finite throws std::runtime_error and changes
-  // nothing.
-  StepStats apply();
+  // nothing. `rate_factor`: on the learning rate, in place of the configured schedule's.
+  StepStats apply(std::optional<double> rate_factor = std::nullopt);
   void zero_grad();
 
   int64_t step() const;  // updates done
@@ -106,6 +119,8 @@ class TrainEngine {
   enum class Scalars { kValues, kScores };
   at::Tensor scalars(const PackedBatch& batch, Scalars which);
   Accumulated accumulate_scalars(const PackedBatch& batch, Scalars which, const ScalarLossFn& loss);
+  // Goes backward from what `loss_of` gives for each micro-batch (undefined: nothing); their sum.
+  double for_each_part(const PackedBatch& batch, const std::function<at::Tensor(const MicroBatch& part)>& loss_of);
 
   TrainConfig train_;
   Decoder model_;

@@ -24,7 +24,7 @@ DistinctRows distinct(const std::vector<int64_t>& wanted) {
 
 bool same_prompt(const PackedBatch& batch, std::size_t i, int64_t begin_before, int64_t begin) {
   const int64_t length = batch.prompt_lengths[i];
-  if (batch.prompt_lengths[i - 1] != length) return false;
+  if (length == 1 || batch.prompt_lengths[i - 1] != length) return false;  // one token is not worth a split
   const int64_t* tokens = batch.tokens.const_data_ptr<int64_t>();
   return std::equal(tokens + begin_before, tokens + begin_before + length, tokens + begin);
 }
@@ -76,9 +76,11 @@ PackedPrompts pack_prompts(const PackedBatch& batch, bool share, at::Device devi
 
 DistinctRows answer_rows(const PackedBatch& batch, const PackedPrompts& laid) {
   std::vector<int64_t> wanted;
+  std::size_t answer = 0;
   for (std::size_t i = 0; i < batch.response_lengths.size(); ++i)
-    for (int64_t t = 0; t < batch.response_lengths[i]; ++t)
-      wanted.push_back(t == 0 ? laid.prompt_end[i] : laid.response_begin[i] + t - 1);
+    for (int64_t t = 0; t < batch.response_lengths[i]; ++t, ++answer)
+      if (batch.scored.empty() || batch.scored[answer])
+        wanted.push_back(t == 0 ? laid.prompt_end[i] : laid.response_begin[i] + t - 1);
   return distinct(wanted);
 }
 

@@ -29,7 +29,7 @@ struct DistinctRows {
   at::Tensor rows;   // int64 [R], in the order they are first wanted
   at::Tensor which;  // int64 [N] into rows; undefined when all wanted rows are distinct
 };
-// What answer tokens are predicted from, N = sum T: the token before each.
+// What scored answer tokens are predicted from, [N]: the token before each.
 DistinctRows answer_rows(const PackedBatch& batch, const PackedPrompts& laid);
 // The last token of each sequence, N = B.
 DistinctRows last_rows(const PackedBatch& batch, const PackedPrompts& laid);

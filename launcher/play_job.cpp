@@ -1,0 +1,163 @@
+#include "launcher/play_job.hpp"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+
+#include "actors/process.hpp"
+#include "core/metrics/summary.hpp"
+#include "launcher/run_display.hpp"
+#include "launcher/run_folder.hpp"
+#include "launcher/stop_signals.hpp"
+
+namespace troupe {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path job_folder(const JobRequest& job, const RoleCalls& calls) {
+  const std::string& wanted = job.config.run_folder;
+  return fs::absolute(wanted.empty() ? fs::path("runs") / calls.name_of_job(job) : fs::path(wanted)).lexically_normal();
+}
+
+void write_settings(const JobRequest& job, const fs::path& folder) {
+  const OrderedJson settings = job_json(job);
+  const OrderedJson file{
+      {"algorithm", {{"type", settings.at("job")}}}, {"model", job.config.from_weight}, {"job", settings}};
+  if (!(std::ofstream(folder / "job.json", std::ios::trunc) << file.dump(2) << '\n' << std::flush))
+    throw std::runtime_error("cannot write " + (folder / "job.json").string());
+}
+
+// What the display needs to know of a job.
+Topology as_topology(const JobRequest& job) {
+  Topology out;
+  out.model.value = job.config.from_weight;
+  out.algorithm = Json{{"type", job_json(job).at("job").get<std::string>()}};
+  NodeSection trainer;
+  trainer.name.value = "trainer";
+  out.nodes.push_back(trainer);
+  return out;
+}
+
+std::vector<std::string> own_arguments() {
+  std::vector<std::string> out;
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  for (std::string argument; std::getline(file, argument, '\0');) out.push_back(argument);
+  return out;
+}
+
+// Ranks 1 .. N - 1 of a job that this process starts itself; they die with it.
+class OtherRanks {
+ public:
+  OtherRanks(int64_t size, int port, const fs::path& logs) {
+    const std::vector<std::string> arguments = own_arguments();
+    for (int64_t rank = 1; rank < size; ++rank) {
+      ProcessOptions options{.argv = arguments,
+                             .log_path = (logs / ("rank-" + std::to_string(rank) + ".log")).string()};
+      options.argv[0] = "/proc/self/exe";
+      options.env = {{"RANK", std::to_string(rank)},
+                     {"WORLD_SIZE", std::to_string(size)},
+                     {"MASTER_ADDR", "127.0.0.1"},
+                     {"MASTER_PORT", std::to_string(port)}};
+      logs_.push_back(options.log_path);
+      processes_.push_back(Process::spawn(options));
+    }
+  }
+
+  // The first that has ended otherwise than cleanly, in words; "" when there is none.
+  std::string failure() {
+    for (std::size_t i = 0; i < processes_.size(); ++i)
+      if (const auto status = processes_[i].poll(); status && !status->clean())
+        return "rank " + std::to_string(i + 1) + " ended with " + status->text() + ": " + tail(logs_[i], 3);
+    return "";
+  }
+
+ private:
+  std::vector<Process> processes_;
+  std::vector<std::string> logs_;
+};
+
+void print_closing(const fs::path& folder, const JobRequest& job) {
+  const nlohmann::json summary = read_summary(folder);
+  std::string line = summary.value("state", "") + " after " + std::to_string(summary.value("steps", 0)) + " batches";
+  for (const auto& [key, value] : summary.items()) {
+    if (!key.ends_with("_after") || !value.is_number()) continue;
+    const std::string name = key.substr(0, key.size() - 6);
+    char text[96];
+    std::snprintf(text, sizeof(text), ", held-out %s %.4g -> %.4g",
+                  name.starts_with("eval_") ? name.c_str() + 5 : name.c_str(), summary.value(name + "_before", 0.0),
+                  value.get<double>());
+    line += text;
+  }
+  std::printf("%s\noutputs in %s, run folder %s (report.html, metrics.jsonl)\n", line.c_str(),
+              job.config.save_dir.c_str(), folder.c_str());
+  if (summary.value("state", "") == "stopped") std::printf("go on with it: the same command with --from_resume 1\n");
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+nlohmann::ordered_json job_json(const JobRequest& job) {
+  OrderedJson out = std::visit(
+      [&](const auto& own) {
+        OrderedJson object{{"job", own.kName}};
+        for_each_field(job.config,
+                       [&](std::string_view name, const auto& value) { object[std::string(name)] = value; });
+        for_each_field(own, [&](std::string_view name, const auto& value) { object[std::string(name)] = value; });
+        return object;
+      },
+      job.kind);
+  return out;
+}
+
+int play_job(const JobRequest& job, bool plain, const RoleCalls& calls) {
+  JobRank rank = job_rank();
+  const fs::path folder = job_folder(job, calls);
+  if (rank.rank > 0) {  // rank 0 shows and writes
+    catch_stop_signals();
+    calls.job(job, rank, folder, {.stop_requests = &stop_requests()});
+    return 0;
+  }
+  calls.checked_job(job);
+  fs::create_directories(folder / "tensorboard");
+  fs::create_directories(folder / "logs");
+  const RunLock lock(folder);
+  write_settings(job, folder);
+  if (job.config.from_resume == 0) fs::remove(folder / "summary.json");
+  const auto started = std::chrono::steady_clock::now();
+  int code = 0;
+  {
+    RunDisplay display(as_topology(job), folder, plain);
+    StopNotice notice;
+    catch_stop_signals();
+    std::optional<OtherRanks> others;
+    if (rank.size == 1 && job.config.nproc > 1) {
+      rank = {0, static_cast<int>(job.config.nproc), "127.0.0.1", 20000 + getpid() % 40000};
+      others.emplace(rank.size, rank.port, folder / "logs");
+    }
+    try {
+      calls.job(job, rank, folder,
+                {.on_status =
+                     [&](const RunStatus& status) {
+                       notice.tell(display);
+                       display.status(status);
+                     },
+                 .on_event = [&](const std::string& line) { display.event(line); },
+                 .stop_requests = &stop_requests()});
+    } catch (const std::exception& error) {
+      code = 1;
+      display.event(std::string("troupe: ") + error.what());
+      if (const std::string why = others ? others->failure() : ""; !why.empty()) display.event("troupe: " + why);
+    }
+    display.finish();
+  }
+  const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - started;
+  close_summary(folder, state_after(code), wall.count());
+  if (code == 0) print_closing(folder, job);
+  return exit_code_after(code);
+}
+
+}  // namespace troupe

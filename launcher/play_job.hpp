@@ -1,0 +1,17 @@
+// A single-role job from its settings to its end: run folder, display, the other processes of its group.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "launcher/commands.hpp"
+#include "roles/jobs/job_config.hpp"
+
+namespace troupe {
+
+// Returns the launcher's exit code. Processes of --nproc are started with this one's command line.
+int play_job(const JobRequest& job, bool plain, const RoleCalls& calls);
+
+// The job's settings as one object: {"job": "sft", flags ...}.
+nlohmann::ordered_json job_json(const JobRequest& job);
+
+}  // namespace troupe

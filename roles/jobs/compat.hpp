@@ -1,0 +1,23 @@
+// What differs between the versions of MiniMind's trainers that --compat selects (docs/jobs.md has the table).
+#pragma once
+
+#include <string>
+
+#include "core/data/training_samples.hpp"
+
+namespace troupe {
+
+struct Compat {
+  SampleStyle samples = SampleStyle::kCanonical;
+  bool rate_starts_above = false;  // the rate's curve starts at 1.1 lr, not at lr
+  bool flush_epoch = true;         // an epoch's end completes a partial accumulation
+  double aux_coefficient = 0.01;   // of the experts' load-balancing loss
+};
+
+// Throws std::invalid_argument naming the versions there are.
+Compat compat_of(const std::string& name);
+
+// The factor on the learning rate in batch s = 1 .. total: half a cosine from 1 to 0.1; started above: from 1.1.
+double rate_factor(const Compat& compat, int64_t s, int64_t total);
+
+}  // namespace troupe

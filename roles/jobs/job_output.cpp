@@ -1,0 +1,103 @@
+#include "roles/jobs/job_output.hpp"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/normal.h>
+#include <ATen/ops/zeros.h>
+
+#include <cstdio>
+
+#include "core/config.hpp"
+#include "core/io/adapter_folder.hpp"
+#include "core/io/checkpoint.hpp"
+#include "core/io/model_folder.hpp"
+#include "core/io/pth.hpp"
+#include "roles/model_source.hpp"
+
+namespace troupe {
+namespace {
+
+constexpr std::string_view kPeftPrefix = "base_model.model.";
+
+}  // namespace
+
+StateDict native_adapter_names(const StateDict& adapters) {
+  StateDict out;
+  for (const auto& [name, tensor] : adapters) {
+    std::string native = name.substr(kPeftPrefix.size());
+    const auto at = native.rfind(".lora_");
+    native.replace(at, 6, ".lora.");
+    out[native] = tensor;
+  }
+  return out;
+}
+
+StateDict initial_adapters(const DecoderConfig& config, const LoraConfig& lora, uint64_t seed) {
+  auto random = at::make_generator<at::CPUGeneratorImpl>(seed);
+  StateDict out;
+  for (const auto& [name, shape] : parameter_shapes(config)) {
+    const std::string module = name.substr(0, name.rfind(".weight"));
+    const std::string last = module.substr(module.rfind('.') + 1);
+    if (std::ranges::find(lora.target_modules, last) == lora.target_modules.end() || shape.size() != 2) continue;
+    const std::string prefix = std::string(kPeftPrefix) + module;
+    out[prefix + ".lora_A.weight"] = at::normal(0.0, 0.02, {lora.rank, shape[1]}, random);
+    out[prefix + ".lora_B.weight"] = at::zeros({shape[0], lora.rank});
+  }
+  return out;
+}
+
+JobOutput::JobOutput(const JobConfig& job, std::string name, DecoderConfig config, std::filesystem::path tokenizer,
+                     std::string adapter_base)
+    : job_(job),
+      name_(std::move(name)),
+      config_(std::move(config)),
+      tokenizer_(std::move(tokenizer)),
+      adapter_base_(std::move(adapter_base)) {}
+
+std::filesystem::path JobOutput::resume_folder() const {
+  return std::filesystem::path(job_.checkpoint_dir) / (name_ + "_resume");
+}
+
+void JobOutput::save_weights(TrainEngine& engine) const {
+  const std::filesystem::path folder = job_.save_dir;
+  std::filesystem::create_directories(folder);
+  StateDict weights = engine.weights();
+  if (const auto& lora = engine.config().lora) {
+    save_pth(real_disk(), folder / (name_ + ".pth"), native_adapter_names(weights));
+    save_adapter(real_disk(), folder / name_, {.lora = *lora, .base = adapter_base_, .weights = weights}, at::kFloat);
+    return;
+  }
+  save_model(real_disk(), folder / name_, config_, weights, at::kHalf, tokenizer_writer(tokenizer_));
+  if (config_.tie_embeddings) weights["lm_head.weight"] = weights.at("model.embed_tokens.weight");
+  save_pth(real_disk(), folder / (name_ + ".pth"), weights, at::kHalf);
+}
+
+void JobOutput::save_checkpoint(TrainEngine& engine, const JobPlace& place) const {
+  const Json extra{
+      {"epoch", place.epoch}, {"step", place.step}, {"world_size", place.world_size}, {"tokens", place.tokens}};
+  const CheckpointMeta meta{.run = name_, .step = static_cast<uint64_t>(engine.step()), .extra = extra.dump()};
+  write_checkpoint(real_disk(), resume_folder(), meta, {{"learner", engine.state()}}, 2);
+}
+
+void JobOutput::set_aside_checkpoints() const {
+  const std::filesystem::path folder = resume_folder();
+  if (!std::filesystem::exists(folder)) return;
+  std::filesystem::path before = folder;
+  before += ".before";
+  std::filesystem::remove_all(before);
+  std::filesystem::rename(folder, before);
+}
+
+std::optional<JobPlace> JobOutput::load_checkpoint(TrainEngine& engine) const {
+  const auto checkpoint = load_newest_checkpoint(real_disk(), resume_folder(), name_);
+  if (!checkpoint) return std::nullopt;
+  for (const std::string& damage : checkpoint->rejected)
+    std::fprintf(stderr, "damaged checkpoint passed over: %s\n", damage.c_str());
+  engine.load_state(checkpoint->parts.at("learner"));
+  const Json extra = parse_json(checkpoint->meta.extra, (checkpoint->folder / "manifest.json").string());
+  return JobPlace{.epoch = extra.at("epoch"),
+                  .step = extra.at("step"),
+                  .world_size = extra.at("world_size"),
+                  .tokens = extra.at("tokens")};
+}
+
+}  // namespace troupe

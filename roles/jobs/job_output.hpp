@@ -1,0 +1,54 @@
+// What a job leaves behind: MiniMind's weight file, a Hugging Face folder, and the checkpoint it goes on from.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "core/models/config.hpp"
+#include "core/train/engine.hpp"
+#include "roles/jobs/job_config.hpp"
+
+namespace troupe {
+
+struct JobPlace {
+  int64_t epoch = 0;  // 0-based
+  int64_t step = 0;   // batches of it that are done
+  int64_t world_size = 1;
+  int64_t tokens = 0;  // scored ones trained on, over all processes
+};
+
+class JobOutput {
+ public:
+  // `name`: what output_name() gives. `tokenizer`: copied into the folders. `adapter_base`: LoRA, what it was trained
+  // on.
+  JobOutput(const JobConfig& job, std::string name, DecoderConfig config, std::filesystem::path tokenizer,
+            std::string adapter_base = "");
+
+  // <save_dir>/<name>.pth (float16) and <save_dir>/<name>/ (Hugging Face, or the PEFT adapter of a LoRA job).
+  void save_weights(TrainEngine& engine) const;
+  // <checkpoint_dir>/<name>_resume/step-N/: full precision, optimizer and place; checksummed, written aside.
+  void save_checkpoint(TrainEngine& engine, const JobPlace& place) const;
+  // A job that starts anew keeps the checkpoints of an earlier one as <name>_resume.before/.
+  void set_aside_checkpoints() const;
+  // Loads the newest checkpoint that verifies into the engine; none when there is none.
+  std::optional<JobPlace> load_checkpoint(TrainEngine& engine) const;
+
+  const std::string& name() const { return name_; }
+
+ private:
+  std::filesystem::path resume_folder() const;
+
+  JobConfig job_;
+  std::string name_;
+  DecoderConfig config_;
+  std::filesystem::path tokenizer_;
+  std::string adapter_base_;
+};
+
+// MiniMind's names of adapter matrices for PEFT's: "model.layers.0.self_attn.q_proj.lora.A.weight".
+StateDict native_adapter_names(const StateDict& adapters);
+// LoRA matrices as MiniMind starts them, by PEFT's names: A normal(0, 0.02), B zero.
+StateDict initial_adapters(const DecoderConfig& config, const LoraConfig& lora, uint64_t seed);
+
+}  // namespace troupe

@@ -1,0 +1,32 @@
+// What the launcher calls of the single-role jobs.
+#pragma once
+
+#include <atomic>
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "protocol/messages.hpp"
+#include "roles/jobs/job_config.hpp"
+#include "roles/jobs/job_rank.hpp"
+
+namespace troupe {
+
+struct JobHooks {
+  std::function<void(const RunStatus&)> on_status = {};  // rank 0, every batch
+  std::function<void(const std::string&)> on_event = {};
+  const std::atomic<int>* stop_requests = nullptr;  // raised by Ctrl-C: 1 asks for a clean stop with a checkpoint
+};
+
+// Throws std::invalid_argument naming the flag that is out of range.
+void check_job(const JobRequest& job);
+
+// The name of the outputs when it is known before the model is (it is not for a model folder's own width): the run
+// folder's default is runs/<this>.
+std::string job_name(const JobRequest& job);
+
+// Loads, trains, writes. Throws with one clear line.
+void run_job(const JobRequest& job, const JobRank& rank, const std::filesystem::path& run_folder,
+             const JobHooks& hooks);
+
+}  // namespace troupe

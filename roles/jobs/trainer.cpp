@@ -1,0 +1,199 @@
+#include "roles/jobs/trainer.hpp"
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "core/data/sample_order.hpp"
+#include "core/metrics/run_metrics.hpp"
+#include "core/metrics/summary.hpp"
+
+namespace troupe {
+namespace {
+
+double now_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::string text_of(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.5g", value);
+  return text;
+}
+
+}  // namespace
+
+Trainer::Trainer(const JobParts& parts, std::filesystem::path run_folder)
+    : parts_(parts), run_folder_(std::move(run_folder)) {
+  place_.world_size = parts_.group.size();
+}
+
+Trainer::~Trainer() = default;
+
+int64_t Trainer::batches_per_epoch() const {
+  const auto samples =
+      static_cast<int64_t>(epoch_order(parts_.lines.size(), 0, parts_.group.rank(), parts_.group.size()).size());
+  return BatchSource::num_batches(samples, parts_.config.batch_size);
+}
+
+BatchSettings Trainer::batch_settings() const {
+  return {.batch_size = parts_.config.batch_size,
+          .workers = parts_.config.num_workers,
+          .skip_malformed = parts_.config.on_malformed == "skip",
+          .pad_to = parts_.config.pack == 1 ? 0 : parts_.config.max_seq_len,
+          .pad_token = parts_.pad_token};
+}
+
+void Trainer::tell(const std::string& line) const {
+  if (parts_.group.rank() == 0 && parts_.hooks.on_event) parts_.hooks.on_event(line);
+}
+
+void Trainer::show(const std::string& detail) const {
+  if (parts_.group.rank() != 0 || !parts_.hooks.on_status) return;
+  parts_.hooks.on_status({.run = parts_.output.name(),
+                          .state = "running",
+                          .nodes = {{.node = "trainer/0", .incarnation = 1, .phase = "train", .detail = detail}}});
+}
+
+bool Trainer::stop_asked() const {
+  return parts_.hooks.stop_requests && *parts_.hooks.stop_requests > 0;
+}
+
+// On another number of processes a batch of all of them holds another number of samples.
+void Trainer::resume() {
+  const std::optional<JobPlace> found = parts_.output.load_checkpoint(parts_.engine);
+  if (!found) return tell("no checkpoint of " + parts_.output.name() + ": starting anew");
+  place_ = *found;
+  if (place_.world_size != parts_.group.size()) place_.step = place_.step * place_.world_size / parts_.group.size();
+  place_.world_size = parts_.group.size();
+  tell("going on after epoch " + std::to_string(place_.epoch + 1) + ", step " + std::to_string(place_.step));
+}
+
+void Trainer::run() {
+  const JobConfig& config = parts_.config;
+  const int64_t iters = batches_per_epoch();
+  if (config.from_resume == 1)
+    resume();
+  else if (parts_.group.rank() == 0)
+    parts_.output.set_aside_checkpoints();
+  if (parts_.group.rank() == 0) {
+    metrics_ = std::make_unique<RunMetrics>(run_folder_, static_cast<uint64_t>(place_.epoch * iters + place_.step));
+    const int64_t all =
+        config.max_steps > 0 ? std::min(config.max_steps, config.epochs * iters) : config.epochs * iters;
+    nlohmann::json start{{"planned_steps", all}, {"samples", parts_.lines.size()}};
+    if (parts_.held_out && place_.epoch == 0 && place_.step == 0)
+      for (const auto& [name, value] : evaluate()) start[name + "_before"] = value;
+    merge_summary(run_folder_, start);
+  }
+  began_s_ = logged_at_s_ = now_s();
+  bool running = true;
+  while (running && place_.epoch < config.epochs) {
+    running = train_epoch();
+    if (!running) break;
+    ++place_.epoch;
+    place_.step = 0;
+    if (config.max_steps > 0 && place_.epoch * iters >= config.max_steps) break;
+  }
+  if (parts_.group.rank() != 0) return parts_.group.barrier();
+  save();
+  nlohmann::json end{{"tokens", place_.tokens}, {"malformed_lines", malformed_}, {"unscored_samples", unscored_}};
+  if (parts_.held_out && running)
+    for (const auto& [name, value] : evaluate()) end[name + "_after"] = value;
+  merge_summary(run_folder_, end);
+  parts_.group.barrier();
+}
+
+bool Trainer::train_epoch() {
+  const JobConfig& config = parts_.config;
+  const int64_t iters = batches_per_epoch(), acc = config.accumulation_steps;
+  BatchSource source(parts_.lines, parts_.maker, parts_.objective,
+                     epoch_order(parts_.lines.size(), place_.epoch, parts_.group.rank(), parts_.group.size()),
+                     batch_settings(), place_.step);
+  const double scale = 1.0 / static_cast<double>(acc * parts_.group.size());
+  while (auto read = source.next()) {
+    const int64_t step = place_.step + 1, s = place_.epoch * iters + step;
+    if (read->malformed > 0 && malformed_ == 0) tell("left out: " + read->first_malformed);
+    malformed_ += read->malformed;
+    unscored_ += read->unscored;
+    Figures figures;
+    if (read->batch.samples > 0) {
+      figures = parts_.objective.accumulate(parts_.engine, read->batch, scale);
+      tokens_since_log_ += static_cast<double>(read->batch.packed.tokens.numel());
+      place_.tokens += read->batch.scored_tokens() * parts_.group.size();
+    }
+    ++pending_;
+    place_.step = step;
+    const bool last = step == iters, final = s == config.max_steps;
+    if (step % acc == 0 || final || (last && parts_.compat.flush_epoch)) update(s);
+    show("epoch " + std::to_string(place_.epoch + 1) + " of " + std::to_string(config.epochs) + ", batch " +
+         std::to_string(step) + " of " + std::to_string(iters) +
+         (figures.contains("loss") ? ", loss " + text_of(figures.at("loss")) : ""));
+    if (step % config.log_interval == 0 || last || final) log(step, iters, figures);
+    const bool epoch_save = last && (place_.epoch + 1) % config.save_interval == 0;
+    save_due_ |= parts_.saves_by_epoch ? epoch_save : step % config.save_interval == 0 || last;
+    if (final) return true;
+    if (pending_ > 0) continue;  // a checkpoint holds no gradients: it waits for the optimizer step
+    if (save_due_ && !last && parts_.group.rank() == 0) save();
+    save_due_ = false;
+    if (parts_.group.sum(stop_asked() ? 1.0 : 0.0) > 0) return false;
+  }
+  return true;
+}
+
+void Trainer::update(int64_t s) {
+  if (parts_.group.size() > 1) {
+    at::Tensor gradients = parts_.engine.gradients();
+    parts_.group.sum(gradients);
+  }
+  const int64_t total = parts_.config.epochs * batches_per_epoch();
+  last_update_ = parts_.engine.apply(rate_factor(parts_.compat, s, total));
+  pending_ = 0;
+}
+
+void Trainer::log(int64_t step, int64_t iters, const Figures& figures) {
+  const double all_tokens = parts_.group.sum(tokens_since_log_), now = now_s();
+  if (metrics_) {
+    MetricValues values(figures.begin(), figures.end());
+    values["lr"] = parts_.config.learning_rate *
+                   rate_factor(parts_.compat, place_.epoch * iters + step, parts_.config.epochs * iters);
+    values["grad_norm"] = last_update_.gradient_norm;
+    values["epoch"] = static_cast<double>(place_.epoch) + static_cast<double>(step) / static_cast<double>(iters);
+    values["tokens_per_s_train"] = all_tokens / (now - logged_at_s_);
+    metrics_->write(static_cast<uint64_t>(place_.epoch * iters + step), values);
+  }
+  tokens_since_log_ = 0;
+  logged_at_s_ = now;
+}
+
+void Trainer::save() {
+  show("saving " + parts_.output.name());
+  parts_.output.save_checkpoint(parts_.engine, place_);
+  parts_.output.save_weights(parts_.engine);
+}
+
+// Means over the held-out samples; the malformed and the unscored are left out.
+Figures Trainer::evaluate() {
+  show("measuring held-out samples");
+  std::vector<int64_t> order(static_cast<std::size_t>(parts_.held_out->size()));
+  std::iota(order.begin(), order.end(), 0);
+  BatchSource source(*parts_.held_out, parts_.maker, parts_.objective, std::move(order), batch_settings());
+  Figures sums;
+  double weight = 0;
+  while (auto read = source.next()) {
+    if (read->batch.samples == 0) continue;
+    const Evaluated part = parts_.objective.evaluate(parts_.engine, read->batch);
+    for (const auto& [name, value] : part.figures) sums[name] += value * part.weight;
+    weight += part.weight;
+  }
+  std::string line = "held-out:";
+  for (auto& [name, value] : sums) {
+    value /= weight;
+    line += " " + name + " " + text_of(value);
+  }
+  tell(line);
+  return sums;
+}
+
+}  // namespace troupe

@@ -1,0 +1,216 @@
+// The single-role jobs: their losses over 50 steps against torch's, and what must not change them.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+
+#include "core/config.hpp"
+#include "core/io/model_folder.hpp"
+#include "core/io/safetensors.hpp"
+#include "core/metrics/metrics_log.hpp"
+#include "roles/jobs/run_job.hpp"
+#include "roles/model_source.hpp"
+#include "roles/tiny_model.hpp"
+
+namespace troupe {
+namespace {
+
+namespace fs = std::filesystem;
+
+// One folder for all tests: the model is made once.
+class Jobs : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    std::string name = "/tmp/troupe-jobs-XXXXXX";
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    home_ = name;
+    make_tiny_model({.to = home_ / "tiny", .steps = 0, .hidden_size = 64, .num_layers = 2, .seed = 5}, {});
+    oracle_ = parse_json_file(fs::path(TROUPE_SOURCE_DIR) / "tests/oracles/jobs/trajectories.json");
+    for (const auto& [data, lines] : oracle_.at("data").items()) {
+      std::ofstream out(home_ / (data + ".jsonl"));
+      for (const Json& line : lines) out << line.get<std::string>() << '\n';
+    }
+    LoadedModel teacher = load_model(home_ / "tiny", at::kFloat);
+    for (auto& [parameter, value] : teacher.weights)
+      if (value.dim() == 2) value.mul_(1.5);
+    save_model(real_disk(), home_ / "teacher", teacher.config, teacher.weights, at::kFloat,
+               tokenizer_writer(home_ / "tiny"));
+  }
+  static void TearDownTestSuite() { fs::remove_all(home_); }
+
+  // A job of the trajectory's settings, its outputs and figures in a folder of that name.
+  template <class Job>
+  static JobRequest job(const std::string& name, const std::string& data, Job kind = {}) {
+    JobRequest request{Job::defaults(), kind};
+    JobConfig& c = request.config;
+    const Json& settings = oracle_.at("settings");
+    c.save_dir = home_ / name / "out";
+    c.checkpoint_dir = home_ / name / "checkpoints";
+    c.run_folder = home_ / name / "run";
+    c.data_path = home_ / (data + ".jsonl");
+    c.from_weight = home_ / "tiny";
+    c.epochs = 4;
+    c.batch_size = settings.at("batch_size");
+    c.learning_rate = settings.at("learning_rate");
+    c.max_seq_len = settings.at("max_seq_len");
+    c.max_steps = settings.at("steps");
+    c.accumulation_steps = 1;
+    c.log_interval = 1;
+    c.save_interval = 1000;
+    c.dtype = "float32";
+    c.threads = 1;
+    return request;
+  }
+
+  static std::vector<double> run(const JobRequest& request) {
+    const fs::path folder = request.config.run_folder;
+    fs::create_directories(folder / "tensorboard");
+    run_job(request, {}, folder, {});
+    std::vector<double> losses;
+    for (const StepMetrics& step : read_metrics(folder / "metrics.jsonl")) losses.push_back(step.values.at("loss"));
+    return losses;
+  }
+
+  static void expect_trajectory(const std::string& name, const JobRequest& request) {
+    const std::vector<double> expected = oracle_.at("jobs").at(name).at("losses"), actual = run(request);
+    ASSERT_EQ(actual.size(), expected.size());
+    double worst = 0;
+    for (std::size_t i = 0; i < actual.size(); ++i)
+      worst = std::max(worst, std::abs(actual[i] - expected[i]) / std::abs(expected[i]));
+    RecordProperty("worst_relative_difference", std::to_string(worst));
+    EXPECT_LT(worst, 1e-3) << name;
+    EXPECT_NEAR(actual[0] / expected[0], 1.0, 2e-6) << name;
+  }
+
+  static StateDict weights_of(const fs::path& out) {
+    StateDict all;
+    for (const auto& entry : fs::recursive_directory_iterator(out)) {
+      if (entry.path().extension() != ".safetensors") continue;
+      const SafetensorsFile file(entry.path());
+      for (const auto& [name, header] : file.header().tensors) all[name] = file.read(name);
+    }
+    return all;
+  }
+
+  static void expect_same_bits(const fs::path& a, const fs::path& b) {
+    const StateDict x = weights_of(a), y = weights_of(b);
+    ASSERT_GT(x.size(), 5U);
+    ASSERT_EQ(x.size(), y.size());
+    for (const auto& [name, value] : x) EXPECT_TRUE(at::equal(value, y.at(name))) << name;
+  }
+
+  static inline fs::path home_;
+  static inline Json oracle_;
+};
+
+TEST_F(Jobs, PretrainingGoesAsTorchGoes) {
+  JobRequest request = job<PretrainJob>("pretrain", "text");
+  request.config.accumulation_steps = 2;
+  expect_trajectory("pretrain", request);
+}
+TEST_F(Jobs, SupervisedFineTuningGoesAsTorchGoes) {
+  expect_trajectory("sft", job<SftJob>("sft", "chat"));
+}
+TEST_F(Jobs, LoraGoesAsTorchGoes) {
+  expect_trajectory("lora", job<LoraJob>("lora", "chat"));
+}
+TEST_F(Jobs, DpoGoesAsTorchGoes) {
+  expect_trajectory("dpo", job<DpoJob>("dpo", "pairs"));
+  expect_trajectory("dpo_mean", job("dpo_mean", "pairs", DpoJob{.dpo_logprob = "mean"}));
+}
+TEST_F(Jobs, RewardModelsGoAsTorchGoes) {
+  expect_trajectory("reward", job<RewardJob>("reward", "pairs"));
+}
+TEST_F(Jobs, DistillationGoesAsTorchGoes) {
+  expect_trajectory("distill",
+                    job("distill", "chat",
+                        DistillJob{.from_student_weight = home_ / "tiny", .from_teacher_weight = home_ / "teacher"}));
+}
+TEST_F(Jobs, ReasoningDistillationGoesAsTorchGoes) {
+  expect_trajectory("distill-reason", job<DistillReasonJob>("reason", "thoughts"));
+}
+
+TEST_F(Jobs, PaddingChangesNothing) {
+  JobRequest packed = job<SftJob>("packed", "chat"), padded = job<SftJob>("padded", "chat");
+  packed.config.max_steps = padded.config.max_steps = 20;
+  padded.config.pack = 0;
+  const std::vector<double> a = run(packed), b = run(padded);
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i] / b[i], 1.0, 1e-4) << i;
+}
+
+TEST_F(Jobs, MicroBatchesChangeNothing) {
+  JobRequest whole = job<DpoJob>("whole", "pairs"), cut = job<DpoJob>("cut", "pairs");
+  whole.config.max_steps = cut.config.max_steps = 20;
+  cut.config.micro_batch_tokens = 1;  // every pair by itself
+  const std::vector<double> a = run(whole), b = run(cut);
+  for (std::size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i] / b[i], 1.0, 1e-4) << i;
+}
+
+// Stopped in the middle of an accumulation window's epoch, and gone on: the same bits as without the stop.
+TEST_F(Jobs, AResumedRunIsTheUninterruptedOne) {
+  const auto settings = [](const std::string& name) {
+    JobRequest request = job<SftJob>(name, "chat");
+    request.config.dtype = "bfloat16";
+    request.config.accumulation_steps = 2;
+    return request;
+  };
+  const std::vector<double> whole = run(settings("uninterrupted"));
+  JobRequest part = settings("resumed");
+  part.config.max_steps = 22;
+  run(part);
+  JobRequest rest = settings("resumed");
+  rest.config.from_resume = 1;
+  EXPECT_EQ(run(rest), whole);  // the figures of both parts
+  expect_same_bits(home_ / "uninterrupted/out", home_ / "resumed/out");
+}
+
+TEST_F(Jobs, AStopIsCleanAndLosesNothing) {
+  std::atomic<int> stop{0};
+  JobRequest part = job<SftJob>("stopped", "chat");
+  fs::create_directories(fs::path(part.config.run_folder) / "tensorboard");
+  int batches = 0;
+  run_job(part, {}, part.config.run_folder,
+          {.on_status = [&](const RunStatus&) { stop = ++batches == 17; }, .stop_requests = &stop});
+  EXPECT_EQ(batches, 18);  // the last one says that it saves
+  JobRequest rest = job<SftJob>("stopped", "chat");
+  rest.config.from_resume = 1;
+  const std::vector<double> after = run(rest), whole = run(job<SftJob>("unstopped", "chat"));
+  EXPECT_EQ(after, whole);
+  expect_same_bits(home_ / "unstopped/out", home_ / "stopped/out");
+}
+
+TEST_F(Jobs, ALineThatCannotBeReadIsNamed) {
+  std::ofstream(home_ / "bad.jsonl") << oracle_.at("data").at("chat")[0].get<std::string>()
+                                     << "\n{\"conversations\": 7}\n";
+  JobRequest request = job<SftJob>("bad", "bad");
+  try {
+    run(request);
+    FAIL() << "no error";
+  } catch (const std::runtime_error& error) {
+    EXPECT_NE(std::string(error.what()).find("bad.jsonl:2: "), std::string::npos) << error.what();
+  }
+  request.config.on_malformed = "skip";
+  EXPECT_FALSE(run(request).empty());
+}
+
+TEST_F(Jobs, SettingsOutOfRangeAreNamed) {
+  const auto message = [](auto&& spoil) {
+    JobRequest request = job<SftJob>("wrong", "chat");
+    spoil(request.config);
+    try {
+      check_job(request);
+    } catch (const std::invalid_argument& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_EQ(message([](JobConfig& c) { c.epochs = 0; }), "--epochs: 0, expected at least 1");
+  EXPECT_EQ(message([](JobConfig& c) { c.dtype = "fp8"; }), "--dtype: 'fp8', expected bfloat16 or float32");
+  EXPECT_EQ(message([](JobConfig& c) { c.compat = "x"; }),
+            "--compat: 'x', expected canonical, ref2603, ref2512 or fork2601");
+}
+
+}  // namespace
+}  // namespace troupe
