@@ -1,9 +1,10 @@
 // The learner's step, one JSON line per run:
-//   bench_train [--model 26m | FOLDER] [--dtype f32|bf16] [--task lm|answers|group] [--steps N] [--micro TOKENS]
-//               [--threads N] [--checkpointing] [--lora RANK]
-// lm: 8 sequences of 512 tokens, cross-entropy on all of them. answers: 32 sequences of 45 prompt and 48 answer tokens,
-// loss on the answers; group: the same, with four answers to each of eight prompts. A step is forward, backward,
-// clipping and AdamW. Medians of the steps after two warm-up steps.
+//   bench_train [--minimind WIDTH/LAYERS[/moe] | --model FOLDER] [--dtype f32|bf16] [--task lm|answers|group]
+//               [--sequences N] [--steps N] [--micro TOKENS] [--threads N] [--checkpointing] [--lora RANK]
+// --minimind: random weights of this shape (512/8). lm: 8 sequences (--sequences) of 512 tokens, cross-entropy on all
+// of them. answers: 32 sequences of 45 prompt and 48 answer tokens, loss on the answers; group: the same, with four
+// answers to each of eight prompts. A step is forward, backward, clipping and AdamW. Medians of the steps after two
+// warm-up steps.
 #include <ATen/Parallel.h>
 #include <sys/resource.h>
 
@@ -12,6 +13,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/io/model_folder.hpp"
+#include "core/models/initial_weights.hpp"
+#include "core/models/minimind.hpp"
 #include "core/train/engine.hpp"
 
 namespace {
@@ -28,8 +31,9 @@ double median(std::vector<double> x) {
 }
 
 struct Options {
-  std::string model = "26m", dtype = "bf16", task = "lm";
+  std::string model, minimind = "512/8", dtype = "bf16", task = "lm";
   int steps = 5, threads = 2;
+  int64_t sequences = 0;
   int64_t micro = 1024, lora = 0;
   bool checkpointing = false;
 };
@@ -44,6 +48,10 @@ Options parse(int argc, char** argv) {
     };
     if (flag == "--model")
       o.model = value();
+    else if (flag == "--minimind")
+      o.minimind = value();
+    else if (flag == "--sequences")
+      o.sequences = std::stoll(value());
     else if (flag == "--dtype")
       o.dtype = value();
     else if (flag == "--task")
@@ -62,21 +70,20 @@ Options parse(int argc, char** argv) {
       throw std::invalid_argument("unknown flag " + flag);
   }
   if ((o.dtype != "f32" && o.dtype != "bf16") || (o.task != "lm" && o.task != "answers" && o.task != "group") ||
-      o.steps < 1)
-    throw std::invalid_argument("expected --dtype f32|bf16, --task lm|answers|group, --steps >= 1");
+      o.steps < 1 || o.sequences < 0)
+    throw std::invalid_argument("expected --dtype f32|bf16, --task lm|answers|group, --steps >= 1, --sequences >= 1");
   return o;
 }
 
-// 25.8 million parameters, random.
-LoadedModel small_model() {
+// "640/8/moe".
+LoadedModel random_minimind(const std::string& shape) {
+  const size_t first = shape.find('/'), second = shape.find('/', first + 1);
+  const bool moe = second != std::string::npos;
+  if (first == std::string::npos || (moe && shape.substr(second) != "/moe"))
+    throw std::invalid_argument("--minimind " + shape + ": expected WIDTH/LAYERS or WIDTH/LAYERS/moe");
   LoadedModel model;
-  DecoderConfig& c = model.config;
-  c.vocab_size = 6400, c.hidden_size = 512, c.intermediate_size = 1408, c.num_layers = 8, c.num_heads = 8;
-  c.num_kv_heads = 2, c.head_dim = 64, c.rms_norm_eps = 1e-5, c.max_positions = 32768, c.tie_embeddings = true;
-  c.rope.theta = 1e6;
-  at::manual_seed(0);
-  for (const auto& [name, shape] : parameter_shapes(c))
-    model.weights[name] = shape.size() == 1 ? at::ones(shape) : at::randn(shape) * 0.02;
+  model.config = minimind_config(std::stoll(shape.substr(0, first)), std::stoll(shape.substr(first + 1)), moe);
+  model.weights = initial_weights(model.config, 0);
   return model;
 }
 
@@ -100,7 +107,8 @@ double flops(const DecoderConfig& c, const PackedBatch& batch) {
   const double width = static_cast<double>(c.num_heads * c.head_dim),
                kv = static_cast<double>(c.num_kv_heads * c.head_dim), hidden = static_cast<double>(c.hidden_size),
                inner = static_cast<double>(c.intermediate_size);
-  const double layer = hidden * (2 * width + 2 * kv) + 3 * hidden * inner;
+  const double experts = static_cast<double>(c.moe.experts > 0 ? c.moe.per_token + c.moe.shared_experts : 1);
+  const double layer = hidden * (2 * width + 2 * kv) + experts * 3 * hidden * inner;
   double total = 6.0 * static_cast<double>(c.num_layers) * layer * static_cast<double>(batch.tokens.size(0)) +
                  6.0 * static_cast<double>(c.vocab_size) * hidden * static_cast<double>(batch.response_tokens());
   for (size_t i = 0; i < batch.prompt_lengths.size(); ++i) {
@@ -111,7 +119,8 @@ double flops(const DecoderConfig& c, const PackedBatch& batch) {
 }
 
 PackedBatch make_batch(const Options& o, const DecoderConfig& config) {
-  const int64_t count = o.task == "lm" ? 8 : 32, prompt = o.task == "lm" ? 1 : 45, answer = o.task == "lm" ? 511 : 48;
+  const int64_t count = o.sequences > 0 ? o.sequences : o.task == "lm" ? 8 : 32;
+  const int64_t prompt = o.task == "lm" ? 1 : 45, answer = o.task == "lm" ? 511 : 48;
   PackedBatch batch;
   batch.prompt_lengths.assign(static_cast<size_t>(count), prompt);
   batch.response_lengths.assign(static_cast<size_t>(count), answer);
@@ -134,7 +143,7 @@ int run(const Options& o) {
   if (o.lora > 0) train.lora = LoraConfig{.rank = o.lora};
   std::optional<TrainEngine> engine;
   {
-    const LoadedModel model = o.model == "26m" ? small_model() : load_model(o.model, at::kBFloat16);
+    const LoadedModel model = o.model.empty() ? random_minimind(o.minimind) : load_model(o.model, at::kBFloat16);
     engine.emplace(model.config, model.weights, train);
   }
   const double rate_before = matmul_rate(type);
@@ -157,7 +166,7 @@ int run(const Options& o) {
   getrusage(RUSAGE_SELF, &usage);
   const double seconds = median(steps), work = flops(engine->model().config(), batch);
   std::cout << nlohmann::json{{"bench", "train"},
-                              {"model", o.model},
+                              {"model", o.model.empty() ? "minimind " + o.minimind : o.model},
                               {"dtype", o.dtype},
                               {"task", o.task},
                               {"micro_batch_tokens", o.micro},

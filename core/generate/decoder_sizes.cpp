@@ -3,6 +3,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "core/models/expert_groups.hpp"
+
 namespace troupe {
 namespace {
 
@@ -19,6 +21,7 @@ DecoderSizes::DecoderSizes(const DecoderConfig& c)
       hidden_padded(round_up(c.hidden_size, 32)),
       intermediate(c.intermediate_size),
       intermediate_padded(round_up(c.intermediate_size, 32)),
+      rows_per_token(c.moe.experts > 0 ? c.moe.per_token + c.moe.shared_experts : 1),
       head_dim(c.head_dim),
       head_dim_padded(round_up(c.head_dim, 16)),
       num_heads(c.num_heads),
@@ -35,6 +38,8 @@ DecoderSizes::DecoderSizes(const DecoderConfig& c)
   expect(head_dim > 0 && head_dim % 2 == 0 && head_dim <= 512, "head_dim", head_dim, "even, 2 to 512");
   expect(num_kv_heads > 0 && num_heads > 0 && num_heads % num_kv_heads == 0, "num_heads", num_heads,
          "a multiple of num_kv_heads, " + std::to_string(num_kv_heads));
+  check_experts(c.moe);
+  expect(c.moe.experts == 0 || !c.mlp_bias, "mlp_bias", c.mlp_bias, "none with experts");
   expect(c.max_positions > 0, "max_positions", c.max_positions, "above 0");
 }
 

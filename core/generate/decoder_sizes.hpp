@@ -19,6 +19,7 @@ struct DecoderSizes {
 
   int64_t hidden, hidden_padded;
   int64_t intermediate, intermediate_padded;
+  int64_t rows_per_token;  // of the feed-forward: 1, or the experts of one token and the shared ones
   int64_t head_dim, head_dim_padded;
   int64_t num_heads, num_kv_heads;
   int64_t attention_width;      // num_heads * head_dim_padded, rounded up to 32

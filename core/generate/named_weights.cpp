@@ -2,6 +2,8 @@
 
 #include <stdexcept>
 
+#include "core/models/parameter_shapes.hpp"
+
 namespace troupe {
 namespace {
 
@@ -35,20 +37,23 @@ LayerWeights take_layer(const DecoderConfig& c, const StateDict& weights, int64_
   w.k = get("self_attn.k_proj.weight", {kv, c.hidden_size});
   w.v = get("self_attn.v_proj.weight", {kv, c.hidden_size});
   w.o = get("self_attn.o_proj.weight", {c.hidden_size, q});
-  w.gate = get("mlp.gate_proj.weight", {c.intermediate_size, c.hidden_size});
-  w.up = get("mlp.up_proj.weight", {c.intermediate_size, c.hidden_size});
-  w.down = get("mlp.down_proj.weight", {c.hidden_size, c.intermediate_size});
+  if (c.moe.experts > 0) w.router = get("mlp.gate.weight", {c.moe.experts, c.hidden_size});
+  for (const std::string& name : feed_forward_prefixes(c.moe)) {
+    FeedForwardWeights& f = w.feed_forwards.emplace_back();
+    f.gate = get(name + "gate_proj.weight", {c.intermediate_size, c.hidden_size});
+    f.up = get(name + "up_proj.weight", {c.intermediate_size, c.hidden_size}).to(f.gate.scalar_type());
+    f.down = get(name + "down_proj.weight", {c.hidden_size, c.intermediate_size});
+    if (!c.mlp_bias) continue;
+    f.gate_bias = get(name + "gate_proj.bias", {c.intermediate_size});
+    f.up_bias = get(name + "up_proj.bias", {c.intermediate_size});
+    f.down_bias = get(name + "down_proj.bias", {c.hidden_size});
+  }
   if (c.qkv_bias) {
     w.q_bias = get("self_attn.q_proj.bias", {q});
     w.k_bias = get("self_attn.k_proj.bias", {kv});
     w.v_bias = get("self_attn.v_proj.bias", {kv});
   }
   if (c.o_bias) w.o_bias = get("self_attn.o_proj.bias", {c.hidden_size});
-  if (c.mlp_bias) {
-    w.gate_bias = get("mlp.gate_proj.bias", {c.intermediate_size});
-    w.up_bias = get("mlp.up_proj.bias", {c.intermediate_size});
-    w.down_bias = get("mlp.down_proj.bias", {c.hidden_size});
-  }
   if (c.qk_norm) {
     w.q_norm = get("self_attn.q_norm.weight", {c.head_dim});
     w.k_norm = get("self_attn.k_norm.weight", {c.head_dim});
@@ -56,7 +61,6 @@ LayerWeights take_layer(const DecoderConfig& c, const StateDict& weights, int64_
   // The projections of one input are packed together, from one dtype.
   w.k = w.k.to(w.q.scalar_type());
   w.v = w.v.to(w.q.scalar_type());
-  w.up = w.up.to(w.gate.scalar_type());
   return w;
 }
 

@@ -10,11 +10,19 @@
 
 namespace troupe {
 
-struct LayerWeights {                   // shapes as transformers stores them: [out, in]
+// Shapes as transformers stores them, [out, in]; biases are undefined where there are none.
+struct FeedForwardWeights {
+  at::Tensor gate, up, down;
+  at::Tensor gate_bias, up_bias, down_bias;
+};
+
+struct LayerWeights {
   at::Tensor attention_norm, mlp_norm;  // [hidden]
-  at::Tensor q, k, v, o, gate, up, down;
-  at::Tensor q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias;  // undefined where there is none
-  at::Tensor q_norm, k_norm;                                                 // [head_dim], undefined without qk_norm
+  at::Tensor q, k, v, o;
+  at::Tensor q_bias, k_bias, v_bias, o_bias;
+  at::Tensor q_norm, k_norm;                      // [head_dim], undefined without qk_norm
+  at::Tensor router;                              // [experts, hidden], undefined without experts
+  std::vector<FeedForwardWeights> feed_forwards;  // one, or the experts and behind them the shared ones
 };
 
 // All contiguous and on the CPU, float32 or bfloat16; shares memory with `weights` where they are already.

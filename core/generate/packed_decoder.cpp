@@ -3,11 +3,12 @@
 #include <cstring>
 #include <limits>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "core/generate/cached_decoder.hpp"
 #include "core/generate/decoder_sizes.hpp"
-#include "core/generate/memory_block.hpp"
+#include "core/generate/expert_pass.hpp"
 #include "core/generate/packed_weights.hpp"
 #include "core/generate/rope_rows.hpp"
 
@@ -16,19 +17,6 @@ namespace {
 
 using kernels::kPageTokens;
 using kernels::kPanelCols;
-
-// A row-major matrix of floats or elements, its rows readable up to a multiple of kRowPad.
-struct Rows {
-  Rows(int64_t rows, int64_t cols, int64_t element_size)
-      : cols(cols),
-        row_bytes(cols * element_size),
-        block(static_cast<size_t>(round_up(rows, kernels::kRowPad) * cols * element_size)) {}
-  std::byte* at(int64_t row) const { return block.data() + row * row_bytes; }
-  float* floats(int64_t row) const { return reinterpret_cast<float*>(at(row)); }
-
-  int64_t cols, row_bytes;
-  MemoryBlock block;
-};
 
 struct RowPlace {  // where a token's keys and values go, and how it is turned
   int32_t token;
@@ -47,7 +35,7 @@ struct AttendTask {
 };
 
 constexpr int64_t kAttendTokens = 16;  // of a prompt in one task
-constexpr int64_t kPhasesPerLayer = 8;
+constexpr int64_t kPhasesPerLayer = 8, kPhasesPerExpertLayer = 11;
 
 class PackedDecoder : public CachedDecoder {
  public:
@@ -65,11 +53,13 @@ class PackedDecoder : public CachedDecoder {
         qkv_(options.max_rows, s_.qkv_width, 4),
         q_(options.max_rows, s_.attention_width, element_),
         attended_(options.max_rows, s_.attention_width, element_),
-        act_(options.max_rows, s_.intermediate_padded, element_),
+        act_(config_.moe.experts > 0 ? 0 : options.max_rows, s_.intermediate_padded, element_),
         logits_(options.max_logits, s_.vocab_padded, 4),
         blocks_((s_.vocab + kernels::kLogitBlock - 1) / kernels::kLogitBlock),
         stats_(static_cast<size_t>(options.max_logits * blocks_)),
-        scratch_(static_cast<size_t>(pool.threads())) {}
+        scratch_(static_cast<size_t>(pool.threads())) {
+    if (config_.moe.experts > 0) experts_.emplace(config_, k_, options.max_rows);
+  }
 
   void forward(std::span<const TokenSlice> slices) override;
   void compute_logits(std::span<const LogitRequest> requests) override;
@@ -81,7 +71,7 @@ class PackedDecoder : public CachedDecoder {
   bool swap() override;
   const kernels::KernelTable& kernels() const override { return k_; }
   const char* name() const override { return k_.name; }
-  int64_t weight_bytes() const override { return static_cast<int64_t>(front_->bytes()); }
+  int64_t weight_bytes() const override { return static_cast<int64_t>(front_->active_bytes()); }
 
  private:
   void plan(std::span<const TokenSlice> slices);
@@ -107,6 +97,7 @@ class PackedDecoder : public CachedDecoder {
   MemoryBlock cache_;          // [layer][page][kv head][keys, values]
   RopeRows rope_;
   Rows x_, normed_, qkv_, q_, attended_, act_, logits_;
+  std::optional<ExpertPass> experts_;
   const int64_t blocks_;  // of logits per row
   std::vector<kernels::BlockStats> stats_;
 
@@ -194,7 +185,8 @@ bool PackedDecoder::is_small(int64_t rows, int64_t weight_elements) const {
 
 void PackedDecoder::forward(std::span<const TokenSlice> slices) {
   plan(slices);
-  pool_.run(1 + kPhasesPerLayer * config_.num_layers, is_small(rows_, weight_bytes() / element_),
+  const int64_t per_layer = experts_ ? kPhasesPerExpertLayer : kPhasesPerLayer;
+  pool_.run(1 + per_layer * config_.num_layers, is_small(rows_, weight_bytes() / element_),
             [this](int thread) { walk(thread); });
 }
 
@@ -226,8 +218,23 @@ void PackedDecoder::walk(int thread) {
     });
     multiply(layer.o, attended_, Epilogue::kAdd, x_);
     rows([&](int64_t first, int64_t last) { normalise(layer.mlp_norm, first, last); });
-    multiply(layer.gate_up, normed_, Epilogue::kSwiGlu, act_);
-    multiply(layer.down, act_, Epilogue::kAdd, x_);
+    if (!experts_) {
+      const auto& [gate_up, down] = layer.feed_forwards[0];
+      multiply(gate_up, normed_, Epilogue::kSwiGlu, act_);
+      multiply(down, act_, Epilogue::kAdd, x_);
+      continue;
+    }
+    pool_.phase(phase++, 1, 1, [&](int64_t, int64_t) { experts_->route(*front_, layer, normed_, rows_); });
+    rows([&](int64_t first, int64_t last) { experts_->gather(normed_, first, last); });
+    const auto blocks = [&](const PackedLinear& w, auto&& work) {
+      const int64_t panels = w.num_panels * experts_->num_blocks();
+      pool_.phase(phase++, panels, pool_.grain(panels, 1), work);
+    };
+    blocks(layer.feed_forwards[0].gate_up,
+           [&](int64_t first, int64_t last) { experts_->gate_up(*front_, layer, first, last); });
+    blocks(layer.feed_forwards[0].down,
+           [&](int64_t first, int64_t last) { experts_->down(*front_, layer, first, last); });
+    rows([&](int64_t first, int64_t last) { experts_->combine(x_, first, last); });
   }
 }
 

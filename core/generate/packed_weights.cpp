@@ -7,6 +7,7 @@
 
 #include "core/generate/named_weights.hpp"
 #include "core/generate/pack_panel.hpp"
+#include "core/models/parameter_shapes.hpp"
 
 namespace troupe {
 namespace {
@@ -109,7 +110,11 @@ class Collector {
     add_rows(job, w.o, 0, w.o.size(0), w.o.size(0));
     if (w.o_bias.defined()) to.bias = padded(w.o_bias, kPanelCols * to.num_panels);
   }
-  void gate_up(const LayerWeights& w, PackedLinear& to) {
+  void router(const at::Tensor& w, PackedLinear& to) {
+    Job& job = begin(w, to, s_.hidden, s_.hidden_padded);
+    add_rows(job, w, 0, w.size(0), w.size(0));
+  }
+  void gate_up(const FeedForwardWeights& w, PackedLinear& to) {
     Job& job = begin(w.gate, to, s_.hidden, s_.hidden_padded);
     add_rows(job, w.gate, 0, 16, kPanelCols);
     add_rows(job, w.up, 16, 16, kPanelCols);
@@ -120,7 +125,7 @@ class Collector {
     for (size_t i = 0; i + 16 < up.size(); ++i)
       if (i % kPanelCols < 16) to.bias[i + 16] = up[i];
   }
-  void down(const LayerWeights& w, PackedLinear& to) {
+  void down(const FeedForwardWeights& w, PackedLinear& to) {
     Job& job = begin(w.down, to, s_.intermediate, s_.intermediate_padded);
     add_rows(job, w.down, 0, w.down.size(0), w.down.size(0));
     if (w.down_bias.defined()) to.bias = padded(w.down_bias, kPanelCols * to.num_panels);
@@ -170,8 +175,14 @@ PackedWeights::PackedWeights(const DecoderConfig& config, bool bf16)
   for (PackedLayer& layer : layers_) {
     layer.qkv = place(s.qkv_width, s.hidden_padded);
     layer.o = place(s.hidden_padded, s.attention_width);
-    layer.gate_up = place(2 * round_up(s.intermediate, 16), s.hidden_padded);
-    layer.down = place(s.hidden_padded, s.intermediate_padded);
+    if (config.moe.experts > 0) layer.router = place(round_up(config.moe.experts, kPanelCols), s.hidden_padded);
+    layer.feed_forwards.resize(feed_forward_prefixes(config.moe).size());
+    for (size_t j = 0; j < layer.feed_forwards.size(); ++j) {
+      const size_t before = used_bytes_;
+      layer.feed_forwards[j].gate_up = place(2 * round_up(s.intermediate, 16), s.hidden_padded);
+      layer.feed_forwards[j].down = place(s.hidden_padded, s.intermediate_padded);
+      if (static_cast<int64_t>(j) < config.moe.experts - config.moe.per_token) idle_bytes_ += used_bytes_ - before;
+    }
   }
   head_ = place(s.vocab_padded, s.hidden_padded);
   embeddings_offset_ = used_bytes_;
@@ -200,8 +211,11 @@ void PackedWeights::pack(const StateDict& weights, int threads) {
     }
     collector.qkv(from, to.qkv);
     collector.o(from, to.o);
-    collector.gate_up(from, to.gate_up);
-    collector.down(from, to.down);
+    if (from.router.defined()) collector.router(from.router, to.router);
+    for (size_t j = 0; j < to.feed_forwards.size(); ++j) {
+      collector.gate_up(from.feed_forwards[j], to.feed_forwards[j].gate_up);
+      collector.down(from.feed_forwards[j], to.feed_forwards[j].down);
+    }
   }
   final_norm_ = padded(named.final_norm, sizes_.hidden_padded);
   collector.head(named.head, head_);

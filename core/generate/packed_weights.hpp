@@ -22,10 +22,16 @@ struct PackedLinear {
   std::vector<float> bias;  // [32 * num_panels], or empty
 };
 
+struct PackedFeedForward {
+  PackedLinear gate_up, down;
+};
+
 struct PackedLayer {
   std::vector<float> attention_norm, mlp_norm;  // [hidden_padded]
   std::vector<float> q_norm, k_norm;            // [head_dim_padded], or empty
-  PackedLinear qkv, o, gate_up, down;
+  PackedLinear qkv, o;
+  PackedLinear router;                           // with experts; columns past their number are zero
+  std::vector<PackedFeedForward> feed_forwards;  // one, or the experts and behind them the shared ones
 };
 
 class PackedWeights {
@@ -44,6 +50,7 @@ class PackedWeights {
   // Own embedding rows, elements [vocab][hidden_padded]; nullptr when the head's weights are the embeddings.
   const void* embeddings() const { return config_.tie_embeddings ? nullptr : block_.data() + embeddings_offset_; }
   size_t bytes() const { return used_bytes_; }
+  size_t active_bytes() const { return used_bytes_ - idle_bytes_; }  // read in one pass of one token
 
  private:
   PackedLinear place(int64_t n, int64_t k);
@@ -56,6 +63,7 @@ class PackedWeights {
   PackedLinear head_;
   size_t embeddings_offset_ = 0;
   size_t used_bytes_ = 0;
+  size_t idle_bytes_ = 0;  // of the experts that a token does not go to
   MemoryBlock block_;
 };
 

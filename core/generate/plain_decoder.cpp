@@ -40,11 +40,36 @@ void move(NamedWeights& w, c10::Device device, c10::ScalarType dtype) {
   }
   to(w.final_norm);
   for (LayerWeights& l : w.layers) {
-    for (at::Tensor* t :
-         {&l.attention_norm, &l.mlp_norm, &l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down, &l.q_bias, &l.k_bias,
-          &l.v_bias, &l.o_bias, &l.gate_bias, &l.up_bias, &l.down_bias, &l.q_norm, &l.k_norm})
+    for (at::Tensor* t : {&l.attention_norm, &l.mlp_norm, &l.q, &l.k, &l.v, &l.o, &l.q_bias, &l.k_bias, &l.v_bias,
+                          &l.o_bias, &l.q_norm, &l.k_norm, &l.router})
       to(*t);
+    for (FeedForwardWeights& f : l.feed_forwards)
+      for (at::Tensor* t : {&f.gate, &f.up, &f.down, &f.gate_bias, &f.up_bias, &f.down_bias}) to(*t);
   }
+}
+
+at::Tensor feed_forward(const FeedForwardWeights& w, const at::Tensor& x) {
+  const at::Tensor act = at::silu(at::linear(x, w.gate, w.gate_bias)) * at::linear(x, w.up, w.up_bias);
+  return at::linear(act, w.down, w.down_bias).to(at::kFloat);
+}
+
+// x [R, hidden]: the token's best experts by their weights, and the shared ones. float32 [R, hidden].
+at::Tensor mixed_experts(const LayerWeights& w, const MoeConfig& moe, const at::Tensor& x) {
+  const at::Tensor p = at::softmax(at::linear(x.to(at::kFloat), w.router.to(at::kFloat)), 1);
+  auto [weights, chosen] = p.topk(moe.per_token, 1);
+  if (moe.normalise && moe.per_token > 1) weights = weights / (weights.sum(1, true) + 1e-20);
+  at::Tensor y = at::zeros(x.sizes(), x.options().dtype(at::kFloat));
+  for (size_t j = 0; j < w.feed_forwards.size(); ++j) {
+    if (static_cast<int64_t>(j) >= moe.experts) {
+      y += feed_forward(w.feed_forwards[j], x);
+      continue;
+    }
+    const at::Tensor pairs = chosen.eq(static_cast<int64_t>(j)).nonzero();  // row, choice
+    if (pairs.size(0) == 0) continue;
+    const at::Tensor row = pairs.select(1, 0), weight = weights.index({row, pairs.select(1, 1)}).unsqueeze(1);
+    y.index_add_(0, row, weight * feed_forward(w.feed_forwards[j], x.index_select(0, row)));
+  }
+  return y;
 }
 
 // Slices that go through attention in one call: all of one token, or one of several.
@@ -130,9 +155,12 @@ bool PlainDecoder::swap() {
   if (!back_) return false;
   front_ = std::move(back_);
   weight_bytes_ = static_cast<int64_t>(front_->head.nbytes());
-  for (const LayerWeights& l : front_->layers)
-    for (const at::Tensor& t : {l.q, l.k, l.v, l.o, l.gate, l.up, l.down})
-      weight_bytes_ += static_cast<int64_t>(t.nbytes());
+  for (const LayerWeights& l : front_->layers) {
+    for (const at::Tensor& t : {l.q, l.k, l.v, l.o}) weight_bytes_ += static_cast<int64_t>(t.nbytes());
+    const auto& one = l.feed_forwards[0];  // one token goes through rows_per_token of them
+    weight_bytes_ +=
+        sizes_.rows_per_token * static_cast<int64_t>(one.gate.nbytes() + one.up.nbytes() + one.down.nbytes());
+  }
   return true;
 }
 
@@ -226,8 +254,7 @@ at::Tensor PlainDecoder::layer_output(int64_t layer, const at::Tensor& x) {
   const at::Tensor attended = attend(rotated(q, cos_, sin_).to(options_.dtype()), layer);
   const at::Tensor y = x + at::linear(attended, w.o, w.o_bias).to(at::kFloat);
   const at::Tensor h2 = normalised(y, w.mlp_norm, config_.rms_norm_eps).to(options_.dtype());
-  const at::Tensor act = at::silu(at::linear(h2, w.gate, w.gate_bias)) * at::linear(h2, w.up, w.up_bias);
-  return y + at::linear(act, w.down, w.down_bias).to(at::kFloat);
+  return y + (w.router.defined() ? mixed_experts(w, config_.moe, h2) : feed_forward(w.feed_forwards[0], h2));
 }
 
 void PlainDecoder::forward(std::span<const TokenSlice> slices) {

@@ -3,6 +3,7 @@
 
 #include "core/config.hpp"
 #include "core/io/model_folder.hpp"
+#include "core/models/minimind.hpp"
 
 namespace troupe {
 namespace {
@@ -15,8 +16,13 @@ struct HfConfig {
   std::optional<int64_t> vocab_size, hidden_size, intermediate_size, num_hidden_layers, num_attention_heads,
       num_key_value_heads, head_dim, max_position_embeddings;
   std::optional<double> rms_norm_eps, rope_theta, partial_rotary_factor;
-  std::optional<bool> tie_word_embeddings, attention_bias, mlp_bias, use_sliding_window, use_moe;
+  std::optional<bool> tie_word_embeddings, attention_bias, mlp_bias, use_sliding_window;
   std::optional<std::string> hidden_act;
+  // MiniMind's own.
+  std::optional<bool> inference_rope_scaling, use_moe, norm_topk_prob, seq_aux;
+  std::optional<int64_t> n_routed_experts, num_experts_per_tok, n_shared_experts;
+  std::optional<double> aux_loss_alpha;
+  std::optional<std::string> scoring_func;
   std::optional<std::vector<std::string>> layer_types;
   std::optional<int64_t> bos_token_id, pad_token_id;
   Json eos_token_id, rope_parameters, rope_scaling, quantization_config;
@@ -36,8 +42,16 @@ struct HfConfig {
                                       Field{"attention_bias", &HfConfig::attention_bias},
                                       Field{"mlp_bias", &HfConfig::mlp_bias},
                                       Field{"use_sliding_window", &HfConfig::use_sliding_window},
-                                      Field{"use_moe", &HfConfig::use_moe},
                                       Field{"hidden_act", &HfConfig::hidden_act},
+                                      Field{"inference_rope_scaling", &HfConfig::inference_rope_scaling},
+                                      Field{"use_moe", &HfConfig::use_moe},
+                                      Field{"norm_topk_prob", &HfConfig::norm_topk_prob},
+                                      Field{"seq_aux", &HfConfig::seq_aux},
+                                      Field{"n_routed_experts", &HfConfig::n_routed_experts},
+                                      Field{"num_experts_per_tok", &HfConfig::num_experts_per_tok},
+                                      Field{"n_shared_experts", &HfConfig::n_shared_experts},
+                                      Field{"aux_loss_alpha", &HfConfig::aux_loss_alpha},
+                                      Field{"scoring_func", &HfConfig::scoring_func},
                                       Field{"layer_types", &HfConfig::layer_types},
                                       Field{"bos_token_id", &HfConfig::bos_token_id},
                                       Field{"pad_token_id", &HfConfig::pad_token_id},
@@ -169,12 +183,31 @@ RopeConfig rope_of(const HfConfig& hf, int64_t max_positions, double theta, cons
 void refuse_unsupported(const HfConfig& hf, const JsonPath& where) {
   if (hf.hidden_act.value_or("silu") != "silu") refuse(where.key("hidden_act"), "only \"silu\" is supported");
   if (hf.use_sliding_window.value_or(false)) refuse(where.key("use_sliding_window"), "only false is supported");
-  if (hf.use_moe.value_or(false)) refuse(where.key("use_moe"), "only false is supported");
+  if (hf.use_moe.value_or(false) && *hf.model_type != "minimind")
+    refuse(where.key("use_moe"), "only minimind has experts");
   if (hf.partial_rotary_factor.value_or(1.0) != 1.0) refuse(where.key("partial_rotary_factor"), "only 1 is supported");
   if (!hf.quantization_config.is_null())
     refuse(where.key("quantization_config"), "quantized weights are not supported");
   for (const std::string& type : hf.layer_types.value_or(std::vector<std::string>()))
     if (type != "full_attention") refuse(where.key("layer_types"), "only \"full_attention\" is supported");
+}
+
+MoeConfig experts_of(const HfConfig& hf, const JsonPath& where) {
+  MoeConfig moe;
+  if (!hf.use_moe.value_or(false)) return moe;
+  moe.experts = whole_number(hf.n_routed_experts, 4, where.key("n_routed_experts"), kMaxExperts);
+  moe.per_token = whole_number(hf.num_experts_per_tok, 2, where.key("num_experts_per_tok"), moe.experts);
+  moe.shared_experts = hf.n_shared_experts.value_or(1);
+  if (moe.shared_experts < 0 || moe.shared_experts > kMaxExperts)
+    refuse(where.key("n_shared_experts"), "expected an integer from 0 to " + std::to_string(kMaxExperts) + ", found " +
+                                              std::to_string(moe.shared_experts));
+  moe.normalise = hf.norm_topk_prob.value_or(true);
+  moe.aux_coefficient = hf.aux_loss_alpha.value_or(0.01);
+  if (!(moe.aux_coefficient >= 0)) refuse(where.key("aux_loss_alpha"), "expected a number of at least 0");
+  moe.per_sequence = hf.seq_aux.value_or(true);
+  if (hf.scoring_func.value_or("softmax") != "softmax")
+    refuse(where.key("scoring_func"), "only \"softmax\" is supported");
+  return moe;
 }
 
 void check_shapes(const DecoderConfig& c, const JsonPath& where) {
@@ -208,13 +241,18 @@ OrderedJson rope_json(const RopeConfig& rope) {
   return json;
 }
 
-// The transformers architecture that computes what the configuration says.
+// The architecture of transformers, or MiniMind's own, that computes what the configuration says.
 struct Architecture {
   const char* model_type;
   const char* class_prefix;
 };
 
 Architecture architecture_of(const DecoderConfig& c) {
+  if (c.moe.experts > 0) {
+    if (c.qkv_bias || c.o_bias || c.mlp_bias)
+      throw std::invalid_argument("minimind, the architecture with experts, has no biases");
+    return {"minimind", "MiniMind"};
+  }
   if (c.qk_norm && c.qkv_bias == c.o_bias && !c.mlp_bias) return {"qwen3", "Qwen3"};
   if (!c.qk_norm && c.qkv_bias && !c.o_bias && !c.mlp_bias && c.head_dim * c.num_heads == c.hidden_size)
     return {"qwen2", "Qwen2"};
@@ -259,15 +297,18 @@ DecoderConfig parse_hf_config(const std::string& config_json, const std::string&
       whole_number(hf.max_position_embeddings, family == "llama" ? 2048 : 32768, where.key("max_position_embeddings"));
   c.rms_norm_eps = hf.rms_norm_eps.value_or(mini ? 1e-5 : 1e-6);
   c.rope = rope_of(hf, c.max_positions, mini ? 1e6 : 1e4, where);
+  if (mini && hf.inference_rope_scaling.value_or(false) && c.rope.type == "default")
+    c.rope = minimind_rope(c.rope.theta, true);
   c.tie_embeddings = hf.tie_word_embeddings.value_or(mini);
   const bool bias = hf.attention_bias.value_or(false);
   c.qkv_bias = family == "qwen2" || bias;
   c.o_bias = family != "qwen2" && bias;
   c.mlp_bias = family == "llama" && hf.mlp_bias.value_or(false);
   c.qk_norm = family == "qwen3";
-  c.bos_token = hf.bos_token_id.value_or(-1);
-  c.pad_token = hf.pad_token_id.value_or(-1);
-  c.eos_tokens = read_ids(hf.eos_token_id, where.key("eos_token_id"));
+  if (mini) c.moe = experts_of(hf, where);
+  c.bos_token = hf.bos_token_id.value_or(mini ? 1 : -1);
+  c.pad_token = hf.pad_token_id.value_or(mini ? 0 : -1);
+  c.eos_tokens = mini && hf.eos_token_id.is_null() ? Ids{2} : read_ids(hf.eos_token_id, where.key("eos_token_id"));
   check_shapes(c, where);
   if (!generation_config_json.empty()) {
     const JsonPath generation("generation_config.json");
@@ -301,8 +342,20 @@ std::string format_hf_config(const DecoderConfig& c, at::ScalarType dtype, bool 
   json["rope_theta"] = c.rope.theta;
   json["rope_scaling"] = c.rope.type == "default" ? OrderedJson(nullptr) : rope_json(c.rope);
   json["tie_word_embeddings"] = c.tie_embeddings;
-  if (std::string_view(architecture.model_type) != "qwen2") json["attention_bias"] = c.o_bias;
+  const std::string_view model_type = architecture.model_type;
+  if (model_type == "llama" || model_type == "qwen3") json["attention_bias"] = c.o_bias;
   if (std::string_view(architecture.model_type) == "llama") json["mlp_bias"] = c.mlp_bias;
+  if (c.moe.experts > 0) {
+    json["inference_rope_scaling"] = c.rope.type == "yarn";
+    json["use_moe"] = true;
+    json["n_routed_experts"] = c.moe.experts;
+    json["num_experts_per_tok"] = c.moe.per_token;
+    json["n_shared_experts"] = c.moe.shared_experts;
+    json["norm_topk_prob"] = c.moe.normalise;
+    json["aux_loss_alpha"] = c.moe.aux_coefficient;
+    json["seq_aux"] = c.moe.per_sequence;
+    json["scoring_func"] = "softmax";
+  }
   if (classifier) {
     json["id2label"] = {{"0", "LABEL_0"}};
     json["label2id"] = {{"LABEL_0", 0}};

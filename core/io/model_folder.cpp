@@ -145,35 +145,6 @@ DecoderConfig load_config(const std::filesystem::path& path) {
   return hf_config(model.path);
 }
 
-Shapes parameter_shapes(const DecoderConfig& c) {
-  const int64_t query = c.num_heads * c.head_dim, key = c.num_kv_heads * c.head_dim;
-  Shapes shapes;
-  const auto linear = [&](const std::string& name, int64_t out, int64_t in, bool bias) {
-    shapes[name + ".weight"] = {out, in};
-    if (bias) shapes[name + ".bias"] = {out};
-  };
-  linear("model.embed_tokens", c.vocab_size, c.hidden_size, false);
-  shapes["model.norm.weight"] = {c.hidden_size};
-  if (!c.tie_embeddings) linear("lm_head", c.vocab_size, c.hidden_size, false);
-  for (int64_t i = 0; i < c.num_layers; ++i) {
-    const std::string layer = "model.layers." + std::to_string(i) + ".";
-    shapes[layer + "input_layernorm.weight"] = {c.hidden_size};
-    shapes[layer + "post_attention_layernorm.weight"] = {c.hidden_size};
-    linear(layer + "self_attn.q_proj", query, c.hidden_size, c.qkv_bias);
-    linear(layer + "self_attn.k_proj", key, c.hidden_size, c.qkv_bias);
-    linear(layer + "self_attn.v_proj", key, c.hidden_size, c.qkv_bias);
-    linear(layer + "self_attn.o_proj", c.hidden_size, query, c.o_bias);
-    if (c.qk_norm) {
-      shapes[layer + "self_attn.q_norm.weight"] = {c.head_dim};
-      shapes[layer + "self_attn.k_norm.weight"] = {c.head_dim};
-    }
-    linear(layer + "mlp.gate_proj", c.intermediate_size, c.hidden_size, c.mlp_bias);
-    linear(layer + "mlp.up_proj", c.intermediate_size, c.hidden_size, c.mlp_bias);
-    linear(layer + "mlp.down_proj", c.hidden_size, c.intermediate_size, c.mlp_bias);
-  }
-  return shapes;
-}
-
 void save_model(Disk& disk, const std::filesystem::path& folder, const DecoderConfig& config, const StateDict& weights,
                 at::ScalarType dtype, const std::function<void(const std::filesystem::path&)>& write_tokenizer,
                 uint64_t max_shard_bytes) {

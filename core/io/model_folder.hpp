@@ -7,18 +7,17 @@
 
 #include <filesystem>
 #include <functional>
-#include <map>
 #include <string>
-#include <vector>
 
 #include "core/io/disk.hpp"
 #include "core/models/config.hpp"
+#include "core/models/parameter_shapes.hpp"
 #include "core/models/state_dict.hpp"
 
 namespace troupe {
 
 // A configuration that claims more is refused before anything is listed or allocated per layer.
-inline constexpr int64_t kMaxLayers = 4096;
+inline constexpr int64_t kMaxLayers = 4096, kMaxExperts = 64;
 
 enum class ModelSource { kHuggingFace, kGguf };
 
@@ -40,15 +39,13 @@ ModelPath resolve_model(const std::filesystem::path& path);
 LoadedModel load_model(const std::filesystem::path& path, at::ScalarType dtype);
 DecoderConfig load_config(const std::filesystem::path& path);
 
-// Every parameter of the family by Hugging Face name, with its shape; without "score.weight".
-std::map<std::string, std::vector<int64_t>> parameter_shapes(const DecoderConfig& config);
-
 // A config.json of llama, qwen2, qwen3 or minimind, transformers 4 and 5 alike; eos from generation_config.json (empty:
 // there is none). `origin` is for messages.
 DecoderConfig parse_hf_config(const std::string& config_json, const std::string& generation_config_json,
                               const std::string& origin);
-// What transformers 5 opens as the same model (MiniMind is written as what it is: llama or qwen3). `classifier`: as
-// ...ForSequenceClassification with one label, whose head is "score.weight".
+// What transformers 5 opens as the same model (MiniMind is written as what it is: llama or qwen3). With experts it is
+// written as "minimind" with MiniMind's own fields, which transformers opens with MiniMind's remote code only.
+// `classifier`: as ...ForSequenceClassification with one label, whose head is "score.weight".
 std::string format_hf_config(const DecoderConfig& config, at::ScalarType dtype, bool classifier);
 
 // Writes a Hugging Face folder, aside and renamed: `folder` is then whole and new, or as it was. write_tokenizer puts

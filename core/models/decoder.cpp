@@ -20,18 +20,21 @@ using torch::autograd::variable_list;
 // Ties a pass to the autograd graph without exposing its weights to it: `anchor` is what asks for a gradient.
 struct HeldPass : torch::CustomClassHolder {
   std::shared_ptr<Pass> pass;
-  std::function<void(Pass&, const at::Tensor&)> backward;
+  std::function<void(Pass&, const at::Tensor& dhidden, const at::Tensor& daux)> backward;
 };
 
 struct TrunkFunction : torch::autograd::Function<TrunkFunction> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& /*anchor*/, const at::Tensor& hidden,
-                            c10::intrusive_ptr<HeldPass> held) {
+  // {hidden, aux}, or hidden alone when there is no aux.
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& /*anchor*/, const at::Tensor& hidden,
+                               c10::intrusive_ptr<HeldPass> held) {
     ctx->saved_data["pass"] = at::IValue::make_capsule(held);
-    return hidden.view_as(hidden);
+    variable_list outputs{hidden.view_as(hidden)};
+    if (const at::Tensor& aux = held->pass->aux; aux.defined()) outputs.push_back(aux.view_as(aux));
+    return outputs;
   }
   static variable_list backward(AutogradContext* ctx, variable_list gradients) {
     auto held = c10::static_intrusive_pointer_cast<HeldPass>(ctx->saved_data["pass"].toCapsule());
-    held->backward(*held->pass, gradients[0]);
+    held->backward(*held->pass, gradients[0], gradients.size() > 1 ? gradients[1] : at::Tensor());
     return {at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
@@ -79,18 +82,30 @@ Decoder::~Decoder() = default;
 Decoder::Decoder(Decoder&&) noexcept = default;
 
 at::Tensor Decoder::hidden(const PackedTokens& packed, const at::Tensor& rows, bool adapter) const {
+  return pass_through(packed, rows, adapter, false).hidden;
+}
+
+HiddenStates Decoder::hidden_and_aux(const PackedTokens& packed, const at::Tensor& rows, bool adapter) const {
+  return pass_through(packed, rows, adapter, true);
+}
+
+HiddenStates Decoder::pass_through(const PackedTokens& packed, const at::Tensor& rows, bool adapter, bool aux) const {
   check_packed(packed, config().vocab_size);
   auto pass = std::make_shared<Pass>();
   pass->packed = packed;
   pass->rows = rows;
   pass->adapted = adapter;
   pass->keep = at::GradMode::is_enabled() && trainable() != nullptr;
+  pass->balance = aux && pass->keep && config().moe.experts > 0 && config().moe.aux_coefficient != 0;
   const at::Tensor hidden = network_->forward(*pass);
-  if (!pass->keep) return hidden;
+  if (!pass->keep) return {hidden, {}};
   auto held = c10::make_intrusive<HeldPass>();
   held->pass = std::move(pass);
-  held->backward = [network = network_.get()](Pass& p, const at::Tensor& g) { network->backward(p, g); };
-  return TrunkFunction::apply(at::zeros({1}).requires_grad_(), hidden, held);
+  held->backward = [network = network_.get()](Pass& p, const at::Tensor& dhidden, const at::Tensor& daux) {
+    network->backward(p, dhidden, daux);
+  };
+  const variable_list outputs = TrunkFunction::apply(at::zeros({1}).requires_grad_(), hidden, held);
+  return {outputs[0], outputs.size() > 1 ? outputs[1] : at::Tensor()};
 }
 
 at::Tensor Decoder::logits(const at::Tensor& hidden) const {

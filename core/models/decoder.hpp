@@ -1,4 +1,4 @@
-// A decoder of the Llama family (Llama, SmolLM2, Qwen2, Qwen3, MiniMind dense) that can be trained:
+// A decoder of the Llama family (Llama, SmolLM2, Qwen2, Qwen3, MiniMind with and without experts) that can be trained:
 // x += o_proj(attention(rope(qkv_proj(norm(x))))); x += feed_forward(norm(x)); a final norm; a head.
 //
 // Numbers: matrix products in the compute dtype (float32 or bfloat16, float32 accumulation); the residual stream, norm
@@ -19,6 +19,13 @@
 #include "core/models/state_dict.hpp"
 
 namespace troupe {
+
+// Hidden states and the experts' auxiliary loss of the same pass, float32 []: the sum over the layers, the coefficient
+// included, see MoeConfig. A sequence that continues another counts as one of its own with its own tokens.
+struct HiddenStates {
+  at::Tensor hidden;
+  at::Tensor aux;  // undefined when the model is dense, its coefficient is 0, or nothing is differentiable
+};
 
 enum class Training { kFrozen, kFull, kLora };
 
@@ -43,6 +50,9 @@ class Decoder {
   // Hidden states after the final norm, compute dtype, of all S tokens [S, D] or of the rows given (int64 [R],
   // distinct) [R, D]. Differentiable when grad mode is on and something is trainable. `adapter` false: the base alone.
   at::Tensor hidden(const PackedTokens& packed, const at::Tensor& rows = {}, bool adapter = true) const;
+  // The same with the auxiliary loss: differentiable through both (the auxiliary loss through the router's
+  // probabilities alone).
+  HiddenStates hidden_and_aux(const PackedTokens& packed, const at::Tensor& rows = {}, bool adapter = true) const;
 
   // float32 [R, V]; holds all of it, so for tests and small inputs. Not differentiable.
   at::Tensor logits(const at::Tensor& hidden) const;
@@ -68,6 +78,8 @@ class Decoder {
 
  private:
   struct Network;
+  HiddenStates pass_through(const PackedTokens& packed, const at::Tensor& rows, bool adapter, bool aux) const;
+
   std::unique_ptr<Network> network_;
 };
 

@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <cstring>
+#include <vector>
+
 #include "core/models/kernels/rows.hpp"
 
 namespace troupe {
@@ -80,7 +83,7 @@ void for_gate_rows(const at::Tensor& gate_up, at::Tensor& y, const Work& work) {
   const int64_t n = y.size(1);
   T *both = write<T>(gate_up), *out = write<T>(y);
   for_rows(y.size(0), n, [&](int64_t begin, int64_t end) {
-    for (int64_t s = begin; s < end; ++s) work(both + s * 2 * n, both + s * 2 * n + n, n, out + s * n);
+    for (int64_t s = begin; s < end; ++s) work(s, both + s * 2 * n, both + s * 2 * n + n, n, out + s * n);
   });
 }
 
@@ -128,29 +131,43 @@ void norm_backward(const at::Tensor& dy, const at::Tensor& normalised, const at:
   if (dweight.defined()) dweight.add_((gradient * unit).sum(0));
 }
 
-void swiglu(const at::Tensor& gate_up, at::Tensor& y) {
+void swiglu(const at::Tensor& gate_up, at::Tensor& y, const at::Tensor& weight) {
   if (!y.is_cpu()) {
     const int64_t n = y.size(1);
-    y.copy_(at::silu(gate_up.narrow(1, 0, n).to(at::kFloat)) * gate_up.narrow(1, n, n));
+    const at::Tensor product = at::silu(gate_up.narrow(1, 0, n).to(at::kFloat)) * gate_up.narrow(1, n, n);
+    y.copy_(weight.defined() ? product * weight.unsqueeze(1) : product);
     return;
   }
-  with_type(y.scalar_type(), [&]<class T>(T) { for_gate_rows<T>(gate_up, y, rows::kernels().typed<T>().swiglu); });
+  const float* w = read<float>(weight);
+  with_type(y.scalar_type(), [&]<class T>(T) {
+    const auto work = rows::kernels().typed<T>().swiglu;
+    for_gate_rows<T>(gate_up, y, [&](int64_t s, const T* gate, const T* up, int64_t n, T* out) {
+      work(gate, up, w ? w[s] : 1.0f, n, out);
+    });
+  });
 }
 
-void swiglu_backward(at::Tensor& gate_up, at::Tensor& y) {
+void swiglu_backward(at::Tensor& gate_up, at::Tensor& y, const at::Tensor& weight, at::Tensor dweight) {
   if (!y.is_cpu()) {
     const int64_t n = y.size(1);
     at::Tensor gate = gate_up.narrow(1, 0, n), up = gate_up.narrow(1, n, n);
-    const at::Tensor g = gate.to(at::kFloat), u = up.to(at::kFloat), d = y.to(at::kFloat);
-    const at::Tensor s = at::sigmoid(g), silu = g * s;
+    const at::Tensor g = gate.to(at::kFloat), u = up.to(at::kFloat), dy = y.to(at::kFloat);
+    const at::Tensor s = at::sigmoid(g), silu = g * s, product = silu * u;
+    const at::Tensor d = weight.defined() ? dy * weight.unsqueeze(1) : dy;
+    if (dweight.defined()) dweight.copy_((dy * product).sum(1));
     gate.copy_(d * u * s * (1 + g * (1 - s)));
     up.copy_(d * silu);
-    y.copy_(silu * u);
+    y.copy_(weight.defined() ? product * weight.unsqueeze(1) : product);
     return;
   }
+  const float* w = read<float>(weight);
+  float* dw = write<float>(dweight);
   with_type(y.scalar_type(), [&]<class T>(T) {
     const auto work = rows::kernels().typed<T>().swiglu_backward;
-    for_gate_rows<T>(gate_up, y, [&](T* gate, T* up, int64_t n, T* out) { work(gate, up, out, n); });
+    for_gate_rows<T>(gate_up, y, [&](int64_t s, T* gate, T* up, int64_t n, T* out) {
+      const float gradient = work(gate, up, w ? w[s] : 1.0f, out, n);
+      if (dw) dw[s] = gradient;
+    });
   });
 }
 
@@ -167,6 +184,48 @@ void add_rows(at::Tensor sum, const at::Tensor& ids, const at::Tensor& x) {
   at::parallel_for(0, n, 64, [&](int64_t begin, int64_t end) {
     for (int64_t s = 0; s < count; ++s)
       rows::kernels().f32.accumulate(to + id[s] * n + begin, from + s * n + begin, end - begin);
+  });
+}
+
+void gather_rows(const at::Tensor& x, const at::Tensor& ids, at::Tensor& y) {
+  if (!y.is_cpu()) {
+    at::index_select_out(y, x, 0, ids);
+    return;
+  }
+  const auto bytes = static_cast<size_t>(x.size(1)) * x.element_size();
+  const int64_t* id = ids.const_data_ptr<int64_t>();
+  const auto* from = static_cast<const std::byte*>(x.const_data_ptr());
+  auto* to = static_cast<std::byte*>(y.mutable_data_ptr());
+  for_rows(ids.size(0), x.size(1), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      std::memcpy(to + static_cast<size_t>(r) * bytes, from + static_cast<size_t>(id[r]) * bytes, bytes);
+  });
+}
+
+void sum_rows(const at::Tensor& base, const at::Tensor& x, const at::Tensor& rows, at::Tensor& y) {
+  const int64_t n = y.size(1), terms = rows.size(1);
+  if (!y.is_cpu()) {
+    const at::Tensor sum = x.index_select(0, rows.view({-1})).view({-1, terms, n}).sum(1, false, at::kFloat);
+    y.copy_(base.defined() ? sum + base : sum);
+    return;
+  }
+  const int64_t* row = rows.const_data_ptr<int64_t>();
+  const float* start = read<float>(base);
+  with_type(y.scalar_type(), [&]<class T>(T) {
+    const auto& kernel = rows::kernels().typed<T>();
+    const T* from = read<T>(x);
+    T* to = write<T>(y);
+    for_rows(y.size(0), n * terms, [&](int64_t begin, int64_t end) {
+      std::vector<float> sum(static_cast<size_t>(n));
+      for (int64_t s = begin; s < end; ++s) {
+        if (start)
+          std::copy_n(start + s * n, n, sum.begin());
+        else
+          std::fill(sum.begin(), sum.end(), 0.0f);
+        for (int64_t j = 0; j < terms; ++j) kernel.accumulate(sum.data(), from + row[s * terms + j] * n, n);
+        kernel.store(sum.data(), 1.0f, n, to + s * n);
+      }
+    });
   });
 }
 

@@ -19,13 +19,19 @@ void norm_output(const at::Tensor& normalised, const at::Tensor& weight, at::Ten
 void norm_backward(const at::Tensor& dy, const at::Tensor& normalised, const at::Tensor& reciprocal_rms,
                    const at::Tensor& weight, at::Tensor& dresidual, at::Tensor& copy, at::Tensor dweight);
 
-// gate_up [S, 2 I]: gate | up; y [S, I] = silu(gate) * up.
-void swiglu(const at::Tensor& gate_up, at::Tensor& y);
-// y holds d loss / d y: becomes y itself; gate_up becomes its gradient.
-void swiglu_backward(at::Tensor& gate_up, at::Tensor& y);
+// gate_up [S, 2 I]: gate | up; y [S, I] = weight * silu(gate) * up; weight float32 [S], undefined: 1.
+void swiglu(const at::Tensor& gate_up, at::Tensor& y, const at::Tensor& weight = {});
+// y holds d loss / d y: becomes y itself; gate_up becomes its gradient; dweight float32 [S] is written when defined.
+void swiglu_backward(at::Tensor& gate_up, at::Tensor& y, const at::Tensor& weight = {}, at::Tensor dweight = {});
 
 // sum [V, D] float32: row ids[s] += x[s] (float32), in the order of s.
 void add_rows(at::Tensor sum, const at::Tensor& ids, const at::Tensor& x);
+
+// y [R, D] = x[ids[r]]; ids int64 [R].
+void gather_rows(const at::Tensor& x, const at::Tensor& ids, at::Tensor& y);
+// y [S, D] T = base[s] + x[rows[s, 0]] + x[rows[s, 1]] + ..., added up in float32 in this order. x [R, D] T, rows int64
+// [S, J]; base float32 [S, D] or undefined: zero.
+void sum_rows(const at::Tensor& base, const at::Tensor& x, const at::Tensor& rows, at::Tensor& y);
 
 // sum float32 [N, K] += a^T b of a [S, N], b [S, K].
 void add_product(at::Tensor sum, const at::Tensor& a, const at::Tensor& b);

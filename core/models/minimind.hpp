@@ -14,6 +14,9 @@ namespace troupe {
 // Throws std::invalid_argument when hidden_size is no positive multiple of 16 or num_layers is not positive.
 DecoderConfig minimind_config(int64_t hidden_size, int64_t num_layers, bool moe, bool yarn = false);
 
+// Its rotary embedding: plain, or with `yarn` as above.
+RopeConfig minimind_rope(double theta, bool yarn);
+
 // Of the whole model, tied matrices once; and of those that one token passes through.
 int64_t parameter_count(const DecoderConfig& config);
 int64_t active_parameter_count(const DecoderConfig& config);

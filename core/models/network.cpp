@@ -10,8 +10,11 @@
 #include <stdexcept>
 #include <utility>
 
+#include "core/models/parameter_shapes.hpp"
+
 namespace troupe {
 using trunk::adapter_name;
+using trunk::FeedForward;
 using trunk::Layer;
 using trunk::Linear;
 
@@ -19,6 +22,7 @@ namespace {
 
 constexpr const char* kScore = "score.weight";
 constexpr const char* kHead = "lm_head.weight";
+constexpr const char* kRouter = "mlp.gate.weight";
 constexpr const char* kAdapterPrefix = "base_model.model.";
 
 std::string layer_prefix(int64_t layer) {
@@ -36,6 +40,8 @@ void check_config(const DecoderConfig& c) {
   positive("num_heads", c.num_heads);
   positive("num_kv_heads", c.num_kv_heads);
   positive("head_dim", c.head_dim);
+  check_experts(c.moe);
+  if (c.moe.experts > 0 && c.mlp_bias) throw std::invalid_argument("mlp_bias: experts have no biases");
   if (c.num_heads % c.num_kv_heads != 0)
     throw std::invalid_argument("num_heads " + std::to_string(c.num_heads) + " is no multiple of num_kv_heads " +
                                 std::to_string(c.num_kv_heads));
@@ -45,22 +51,39 @@ void check_config(const DecoderConfig& c) {
 
 // A layer's linear: its Hugging Face parts, as rows of one matrix.
 struct LinearShape {
-  std::string module;  // "self_attn." or "mlp."
+  std::string module;  // "self_attn.", "mlp." or "mlp.experts.0."
   std::vector<std::pair<std::string, int64_t>> parts;
   int64_t columns;
   bool bias;
 };
 
+struct FeedForwardShapes {
+  LinearShape gate_up, down;
+};
+
 struct LayerShapes {
-  LinearShape qkv, o, gate_up, down;
+  LinearShape qkv, o;
+  bool experts;
+  std::vector<FeedForwardShapes> feed_forwards;  // one, or the experts and the shared ones
+
+  // What an adapter may be on.
+  std::vector<const LinearShape*> adaptable() const {
+    if (experts) return {&qkv, &o};
+    return {&qkv, &o, &feed_forwards[0].gate_up, &feed_forwards[0].down};
+  }
 };
 
 LayerShapes layer_shapes(const DecoderConfig& c) {
   const int64_t q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
-  return {{"self_attn.", {{"q_proj", q}, {"k_proj", kv}, {"v_proj", kv}}, c.hidden_size, c.qkv_bias},
-          {"self_attn.", {{"o_proj", c.hidden_size}}, q, c.o_bias},
-          {"mlp.", {{"gate_proj", c.intermediate_size}, {"up_proj", c.intermediate_size}}, c.hidden_size, c.mlp_bias},
-          {"mlp.", {{"down_proj", c.hidden_size}}, c.intermediate_size, c.mlp_bias}};
+  LayerShapes shapes{{"self_attn.", {{"q_proj", q}, {"k_proj", kv}, {"v_proj", kv}}, c.hidden_size, c.qkv_bias},
+                     {"self_attn.", {{"o_proj", c.hidden_size}}, q, c.o_bias},
+                     c.moe.experts > 0,
+                     {}};
+  for (const std::string& prefix : feed_forward_prefixes(c.moe))
+    shapes.feed_forwards.push_back(
+        {{prefix, {{"gate_proj", c.intermediate_size}, {"up_proj", c.intermediate_size}}, c.hidden_size, c.mlp_bias},
+         {prefix, {{"down_proj", c.hidden_size}}, c.intermediate_size, c.mlp_bias}});
+  return shapes;
 }
 
 void append_linear(std::vector<ParameterBlock>& blocks, const std::string& prefix, const LinearShape& shape) {
@@ -88,8 +111,11 @@ std::vector<ParameterBlock> model_blocks(const DecoderConfig& c, bool head, bool
     }
     append_linear(blocks, prefix, shapes.o);
     vector(prefix + "post_attention_layernorm.weight", c.hidden_size);
-    append_linear(blocks, prefix, shapes.gate_up);
-    append_linear(blocks, prefix, shapes.down);
+    if (c.moe.experts > 0) blocks.push_back({{{prefix + kRouter, c.moe.experts}}, c.hidden_size, true});
+    for (const auto& [gate_up, down] : shapes.feed_forwards) {
+      append_linear(blocks, prefix, gate_up);
+      append_linear(blocks, prefix, down);
+    }
   }
   vector("model.norm.weight", c.hidden_size);
   if (head) blocks.push_back({{{kHead, c.vocab_size}}, c.hidden_size, true});
@@ -166,13 +192,19 @@ void Decoder::Network::build_layers() {
     if (config.qk_norm)
       layer.head_norms = {weights->weight(prefix + "self_attn.q_norm.weight"),
                           weights->weight(prefix + "self_attn.k_norm.weight")};
-    for (auto [linear, shape] : {std::pair(&layer.qkv, &shapes.qkv),
-                                 {&layer.o, &shapes.o},
-                                 {&layer.gate_up, &shapes.gate_up},
-                                 {&layer.down, &shapes.down}}) {
-      *linear = linear_of(*weights, prefix, *shape);
-      adapt(i, *linear, *shape);
-    }
+    const auto build = [&](const LinearShape& shape) {
+      Linear linear = linear_of(*weights, prefix, shape);
+      adapt(i, linear, shape);
+      return linear;
+    };
+    layer.qkv = build(shapes.qkv);
+    layer.o = build(shapes.o);
+    std::vector<FeedForward> feed_forwards;
+    for (const auto& [gate_up, down] : shapes.feed_forwards) feed_forwards.push_back({build(gate_up), build(down)});
+    if (config.moe.experts > 0)
+      layer.experts = {weights->weight(prefix + kRouter), std::move(feed_forwards)};
+    else
+      layer.dense = std::move(feed_forwards.front());
     layers.push_back(std::move(layer));
   }
 }
@@ -185,7 +217,7 @@ void Decoder::Network::add_adapters(const StateDict& state) {
   std::vector<ParameterBlock> blocks;
   const LayerShapes shapes = layer_shapes(config);
   for (int64_t i = 0; i < config.num_layers; ++i)
-    for (const LinearShape* shape : {&shapes.qkv, &shapes.o, &shapes.gate_up, &shapes.down})
+    for (const LinearShape* shape : shapes.adaptable())
       for (const auto& [name, rows] : shape->parts) {
         known.insert(name);
         if (!targets.contains(name)) continue;
@@ -194,8 +226,9 @@ void Decoder::Network::add_adapters(const StateDict& state) {
       }
   for (const std::string& target : targets)
     if (!known.contains(target))
-      throw std::invalid_argument("lora target module '" + target +
-                                  "': expected q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj or down_proj");
+      throw std::invalid_argument("lora target module '" + target + "': expected q_proj, k_proj, v_proj" +
+                                  (config.moe.experts > 0 ? " or o_proj (experts take no adapters)"
+                                                          : ", o_proj, gate_proj, up_proj or down_proj"));
   const std::string score_name = std::string(kAdapterPrefix) + kScore;
   if (state.contains(kScore)) blocks.push_back({{{score_name, 1}}, config.hidden_size, true});
   adapters.emplace(std::move(blocks), options.compute, true, options.device);

@@ -7,7 +7,7 @@
 
 #include "core/models/attention.hpp"
 #include "core/models/decoder.hpp"
-#include "core/models/linear.hpp"
+#include "core/models/moe.hpp"
 #include "core/models/workspace.hpp"
 
 namespace troupe::trunk {
@@ -15,10 +15,10 @@ namespace troupe::trunk {
 struct Layer {
   ParameterView attention_norm, feed_forward_norm;  // [D]
   HeadNorms head_norms;
-  Linear qkv;      // [(H + 2 KV) * head_dim, D]: queries, keys, values
-  Linear o;        // [D, H * head_dim]
-  Linear gate_up;  // [2 I, D]: gate, up
-  Linear down;     // [D, I]
+  Linear qkv;         // [(H + 2 KV) * head_dim, D]: queries, keys, values
+  Linear o;           // [D, H * head_dim]
+  FeedForward dense;  // or
+  Experts experts;
 };
 
 // What the backward pass of a layer needs; T is the compute dtype.
@@ -26,7 +26,8 @@ struct LayerActivations {
   at::Tensor normalised_attention, rms_attention;        // T [S, D], float32 [S]: see layer_ops.hpp
   at::Tensor qkv, attention, log_sum;                    // T [S, (H + 2 KV) d], T [S, H d], float32 [H, S]
   at::Tensor normalised_feed_forward, rms_feed_forward;  // T [S, D], float32 [S]
-  at::Tensor gate_up;                                    // T [S, 2 I]
+  at::Tensor gate_up;                                    // T [S, 2 I]; with experts [R, 2 I]
+  ExpertActivations experts;
 };
 
 // One forward pass, and what is kept of it.
@@ -35,6 +36,9 @@ struct Pass {
   at::Tensor rows;  // int64 [R] or undefined: all
   bool adapted = true;
   bool keep = false;
+  bool balance = false;      // the experts' auxiliary loss is wanted
+  at::Tensor aux;            // it: float32 [], the sum over the layers
+  float aux_gradient = 0.0;  // d loss / d aux, in the backward pass
   RopeTable rope;
   std::shared_ptr<Workspace> memory;
   std::vector<LayerActivations> layers;  // kept, not checkpointing
@@ -61,8 +65,9 @@ struct Decoder::Network {
 
   Network(const DecoderConfig& config, const StateDict& state, const DecoderOptions& options);
 
-  at::Tensor forward(trunk::Pass& pass);                        // hidden states [R, D]
-  void backward(trunk::Pass& pass, const at::Tensor& dhidden);  // adds to the gradients
+  at::Tensor forward(trunk::Pass& pass);  // hidden states [R, D]
+  // Adds to the gradients; daux float32 [] or undefined.
+  void backward(trunk::Pass& pass, const at::Tensor& dhidden, const at::Tensor& daux);
 
  private:
   struct Temporaries;

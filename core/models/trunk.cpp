@@ -18,14 +18,20 @@ using trunk::Pass;
 struct Decoder::Network::Temporaries {
   at::Tensor y;      // T [S, D]: a norm's output, or its gradient
   at::Tensor delta;  // T [S, D]: what a block adds to the residual, or a norm's output in the backward pass
-  at::Tensor act;    // T [S, I]: silu(gate) * up, or its gradient
-  at::Tensor heads;  // T [S, H d]: gradient of the attention's output
-  at::Tensor dqkv;   // T [S, (H + 2 KV) d]
+  at::Tensor act;    // T [S, I]: silu(gate) * up, or its gradient; dense
+  trunk::ExpertTemporaries experts;  // or
+  at::Tensor heads;                  // T [S, H d]: gradient of the attention's output
+  at::Tensor dqkv;                   // T [S, (H + 2 KV) d]
 
   Temporaries(Workspace& memory, int64_t tokens, const DecoderConfig& c, at::ScalarType type, bool backward)
-      : y(memory.take({tokens, c.hidden_size}, type)),
-        delta(memory.take({tokens, c.hidden_size}, type)),
-        act(memory.take({tokens, c.intermediate_size}, type)) {
+      : y(memory.take({tokens, c.hidden_size}, type)), delta(memory.take({tokens, c.hidden_size}, type)) {
+    if (c.moe.experts > 0) {
+      const int64_t rows = trunk::expert_rows(c.moe, tokens);
+      experts = {memory.take({rows, c.hidden_size}, type), memory.take({rows, c.intermediate_size}, type),
+                 memory.take({rows, c.hidden_size}, type)};
+    } else {
+      act = memory.take({tokens, c.intermediate_size}, type);
+    }
     if (!backward) return;
     heads = memory.take({tokens, c.num_heads * c.head_dim}, type);
     dqkv = memory.take({tokens, (c.num_heads + 2 * c.num_kv_heads) * c.head_dim}, type);
@@ -43,7 +49,9 @@ LayerActivations Decoder::Network::take_activations(Workspace& memory, int64_t t
   a.log_sum = memory.take({heads, tokens}, at::kFloat);
   a.normalised_feed_forward = matrix(config.hidden_size);
   a.rms_feed_forward = memory.take({tokens}, at::kFloat);
-  a.gate_up = matrix(2 * config.intermediate_size);
+  a.gate_up = memory.take(
+      {config.moe.experts > 0 ? trunk::expert_rows(config.moe, tokens) : tokens, 2 * config.intermediate_size},
+      options.compute);
   return a;
 }
 
@@ -61,23 +69,31 @@ void Decoder::Network::forward_layer(const Layer& layer, const Pass& pass, const
   feed_forward(layer, pass, kept, t);
 }
 
-// t.delta = feed_forward(t.y). The only place that knows how: a mixture of experts would stand here and in
-// backward_feed_forward.
+// t.delta = feed_forward(t.y).
 void Decoder::Network::feed_forward(const Layer& layer, const Pass& pass, LayerActivations& kept, Temporaries& t) {
-  layer.gate_up.forward(t.y, kept.gate_up, pass.adapted);
+  if (config.moe.experts > 0) {
+    const auto* sequences = pass.balance ? &pass.packed.cu_seqlens : nullptr;
+    layer.experts.forward(config.moe, t.y, sequences, kept.experts, kept.gate_up, t.experts, t.delta);
+    return;
+  }
+  layer.dense.gate_up.forward(t.y, kept.gate_up, pass.adapted);
   swiglu(kept.gate_up, t.act);
-  layer.down.forward(t.act, t.delta, pass.adapted);
+  layer.dense.down.forward(t.act, t.delta, pass.adapted);
 }
 
 // From dy, the gradient of what it added: gradients of its weights, and of its input in t.y. Overwrites kept.gate_up.
 void Decoder::Network::backward_feed_forward(const Layer& layer, const Pass& pass, LayerActivations& kept,
                                              const at::Tensor& dy, Temporaries& t) {
-  layer.down.backward_input(dy, t.act, pass.adapted);
-  swiglu_backward(kept.gate_up, t.act);
-  layer.down.backward_weight(t.act, dy, pass.adapted);
-  layer.gate_up.backward_input(kept.gate_up, t.y, pass.adapted);
   norm_output(kept.normalised_feed_forward, layer.feed_forward_norm.value, t.delta);
-  layer.gate_up.backward_weight(t.delta, kept.gate_up, pass.adapted);
+  if (config.moe.experts > 0) {
+    layer.experts.backward(config.moe, t.delta, dy, pass.aux_gradient, kept.experts, kept.gate_up, t.experts, t.y);
+    return;
+  }
+  layer.dense.down.backward_input(dy, t.act, pass.adapted);
+  swiglu_backward(kept.gate_up, t.act);
+  layer.dense.down.backward_weight(t.act, dy, pass.adapted);
+  layer.dense.gate_up.backward_input(kept.gate_up, t.y, pass.adapted);
+  layer.dense.gate_up.backward_weight(t.delta, kept.gate_up, pass.adapted);
 }
 
 // dresidual: gradient of the residual stream after the layer, then before it; dy is the same in the compute dtype.
@@ -118,8 +134,13 @@ at::Tensor Decoder::Network::forward(Pass& pass) {
       pass.layer_inputs.push_back(pass.memory->take(residual.sizes(), at::kFloat).copy_(residual));
     }
     if (pass.keep && !checkpoint) pass.layers.push_back(take_activations(*pass.memory, tokens));
-    forward_layer(layer, pass, input, residual, delta, pass.layers.empty() ? shared : pass.layers.back(), t);
+    LayerActivations& kept = pass.layers.empty() ? shared : pass.layers.back();
+    forward_layer(layer, pass, input, residual, delta, kept, t);
     delta = t.delta;
+    if (pass.balance) {
+      const at::Tensor aux = (kept.experts.balance * kept.experts.probabilities).sum();
+      pass.aux = pass.aux.defined() ? pass.aux + aux : aux;
+    }
   }
   if (pass.rows.defined()) {
     residual.add_(delta);
@@ -135,10 +156,11 @@ at::Tensor Decoder::Network::forward(Pass& pass) {
   return hidden;
 }
 
-void Decoder::Network::backward(Pass& pass, const at::Tensor& dhidden) {
+void Decoder::Network::backward(Pass& pass, const at::Tensor& dhidden, const at::Tensor& daux) {
   at::NoGradGuard no_grad;
   if (std::exchange(pass.consumed, true))
     throw std::runtime_error("decoder: a second backward pass through the same hidden states");
+  if (daux.defined()) pass.aux_gradient = daux.item<float>();
   const int64_t tokens = pass.packed.tokens.size(0);
   const bool wide = options.compute == at::kFloat;
   const AttentionShape shape = attention_shape();

@@ -29,11 +29,12 @@ bool may_share(const Decoder& model, const TrainConfig& train) {
   return train.share_prompts && model.config().rope.type != "dynamic";
 }
 
-// Hidden states of the wanted rows, [N, D].
-at::Tensor hidden_of(const Decoder& model, const PackedPrompts& laid, const DistinctRows& wanted, bool adapter) {
+// Hidden states of the wanted rows, [N, D], and the experts' auxiliary loss of the pass.
+HiddenStates states_of(const Decoder& model, const PackedPrompts& laid, const DistinctRows& wanted, bool adapter) {
   const at::Device device = model.options().device;
-  const at::Tensor hidden = model.hidden(laid.packed, wanted.rows.to(device), adapter);
-  return wanted.which.defined() ? hidden.index_select(0, wanted.which.to(device)) : hidden;
+  HiddenStates states = model.hidden_and_aux(laid.packed, wanted.rows.to(device), adapter);
+  if (wanted.which.defined()) states.hidden = states.hidden.index_select(0, wanted.which.to(device));
+  return states;
 }
 
 // The scored tokens, int64 [N].
@@ -55,8 +56,8 @@ at::Tensor scored_tokens(const PackedBatch& batch) {
 TokenStates token_states(const Decoder& model, const TrainConfig& train, const PackedBatch& batch, bool adapter) {
   const at::Device device = model.options().device;
   const PackedPrompts laid = pack_prompts(batch, may_share(model, train), device);
-  return {.hidden = hidden_of(model, laid, answer_rows(batch, laid), adapter),
-          .targets = scored_tokens(batch).to(device)};
+  const HiddenStates states = states_of(model, laid, answer_rows(batch, laid), adapter);
+  return {.hidden = states.hidden, .targets = scored_tokens(batch).to(device), .aux = states.aux};
 }
 
 TokenOutputs token_outputs(const Decoder& model, const TrainConfig& train, WorkspacePool& memory,
@@ -104,7 +105,7 @@ TokenOutputs TrainEngine::logprobs(const PackedBatch& batch, double temperature,
 at::Tensor TrainEngine::scalars(const PackedBatch& batch, Scalars which) {
   const PackedPrompts laid = pack_prompts(batch, may_share(model_, train_), train_.device);
   const DistinctRows rows = which == Scalars::kValues ? answer_rows(batch, laid) : last_rows(batch, laid);
-  return model_.scalars(hidden_of(model_, laid, rows, true));
+  return model_.scalars(states_of(model_, laid, rows, true).hidden);
 }
 
 at::Tensor TrainEngine::values(const PackedBatch& batch) {

@@ -37,10 +37,11 @@ struct Typed {
   void (*norm_backward)(const T* dy, const T* normalised, const T* weight, float reciprocal_rms, int64_t n,
                         float* dresidual, T* copy, float* dweight);
 
-  // y = silu(gate) * up.
-  void (*swiglu)(const T* gate, const T* up, int64_t n, T* y);
-  // Reads d loss / d y from `y`, leaves y itself there, and overwrites gate and up with their gradients.
-  void (*swiglu_backward)(T* gate, T* up, T* y, int64_t n);
+  // y = weight * silu(gate) * up.
+  void (*swiglu)(const T* gate, const T* up, float weight, int64_t n, T* y);
+  // Reads d loss / d y from `y`, leaves y itself there, and overwrites gate and up with their gradients. Gives back
+  // d loss / d weight.
+  float (*swiglu_backward)(T* gate, T* up, float weight, T* y, int64_t n);
 
   // One head's query or key: optional RMSNorm over the head (weight may be null), then rotation by cos and sin [half].
   void (*rotate)(const T* x, const T* norm_weight, float eps, const float* cos, const float* sin, int64_t half, T* y);

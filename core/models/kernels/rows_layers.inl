@@ -52,25 +52,28 @@ void norm_backward(const T* dy, const T* normalised, const T* weight, float reci
 }
 
 template <class T>
-void swiglu(const T* gate, const T* up, int64_t n, T* y) {
+void swiglu(const T* gate, const T* up, float weight, int64_t n, T* y) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     const float g = load(gate[i]);
-    y[i] = round_to<T>(g * sigmoid(g) * load(up[i]));
+    y[i] = round_to<T>(weight * (g * sigmoid(g) * load(up[i])));
   }
 }
 
 // silu'(g) = s (1 + g (1 - s)), s = sigmoid(g).
 template <class T>
-void swiglu_backward(T* gate, T* up, T* y, int64_t n) {
-#pragma omp simd
+float swiglu_backward(T* gate, T* up, float weight, T* y, int64_t n) {
+  float dweight = 0;
+#pragma omp simd reduction(+ : dweight)
   for (int64_t i = 0; i < n; ++i) {
-    const float g = load(gate[i]), u = load(up[i]), d = load(y[i]);
-    const float s = sigmoid(g), silu = g * s;
+    const float g = load(gate[i]), u = load(up[i]), dy = load(y[i]), d = weight * dy;
+    const float s = sigmoid(g), silu = g * s, product = silu * u;
+    dweight += dy * product;
     gate[i] = round_to<T>(d * u * s * (1.0f + g * (1.0f - s)));
     up[i] = round_to<T>(d * silu);
-    y[i] = round_to<T>(silu * u);
+    y[i] = round_to<T>(weight * product);
   }
+  return dweight;
 }
 
 template <class T>

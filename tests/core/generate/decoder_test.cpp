@@ -91,6 +91,9 @@ TEST_P(EachModel, GreedyAnswersAreThoseOfTransformers) {
 INSTANTIATE_TEST_SUITE_P(Transformers, EachModel,
                          testing::Values("llama", "llama_bias", "qwen2", "qwen3", "rope_linear", "rope_dynamic",
                                          "rope_yarn", "rope_llama3"));
+// tests/oracles/train/make_minimind.py
+INSTANTIATE_TEST_SUITE_P(MiniMind, EachModel,
+                         testing::Values("minimind_moe", "minimind_moe_global", "minimind_moe_plain"));
 
 class EachShape : public testing::TestWithParam<DecoderConfig> {};
 
@@ -112,8 +115,11 @@ TEST_P(EachShape, OwnKernelsAgreeWithTensorOperations) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Random, EachShape, testing::Values(odd_config(), full_config()),
-                         [](const auto& info) { return info.index == 0 ? "tied" : "all_biases"; });
+INSTANTIATE_TEST_SUITE_P(Random, EachShape, testing::Values(odd_config(), full_config(), expert_config()),
+                         [](const auto& info) {
+                           const char* names[] = {"tied", "all_biases", "experts"};
+                           return std::string(names[info.index]);
+                         });
 
 TEST(Weights, FloatAndBFloat16SourcesPackToTheSame) {
   const DecoderConfig config = odd_config();

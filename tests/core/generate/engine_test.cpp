@@ -52,19 +52,22 @@ void expect_same(const std::vector<Completion>& a, const std::vector<Completion>
   }
 }
 
-class EachKernels : public testing::TestWithParam<const kernels::KernelTable*> {
+// Every table with a dense model and one of experts.
+class EachKernels : public testing::TestWithParam<std::tuple<const kernels::KernelTable*, bool>> {
  protected:
   EngineOptions options() const {
-    EngineOptions o = small_options(GetParam()->bf16 ? at::kBFloat16 : at::kFloat);
-    o.kernels = GetParam()->name;
+    const kernels::KernelTable& table = *std::get<0>(GetParam());
+    EngineOptions o = small_options(table.bf16 ? at::kBFloat16 : at::kFloat);
+    o.kernels = table.name;
     return o;
   }
+  DecoderConfig model() const { return std::get<1>(GetParam()) ? expert_config() : odd_config(); }
 };
 
 // The request alone; amid 31 others with prompts of other lengths that come and go; with a batch too small for its own
 // samples: the same bits.
 TEST_P(EachKernels, ARequestGivesTheSameBitsInAnyCompany) {
-  const DecoderConfig config = odd_config();
+  const DecoderConfig config = model();
   const StateDict weights = random_weights(config, 5);
   GenerateRequest probe = request_of(7, 45, 3, 40);
   probe.sampling.temperature = 1.2;
@@ -94,7 +97,7 @@ TEST_P(EachKernels, ARequestGivesTheSameBitsInAnyCompany) {
 
 // A model large enough that its work is shared out: one thread, two, and more than the machine may have.
 TEST_P(EachKernels, TheNumberOfThreadsDoesNotChangeTheBits) {
-  DecoderConfig config = odd_config();
+  DecoderConfig config = model();
   config.vocab_size = 3000;
   config.hidden_size = 200;
   config.intermediate_size = 300;
@@ -115,7 +118,7 @@ TEST_P(EachKernels, TheNumberOfThreadsDoesNotChangeTheBits) {
 
 // A prompt longer than one pass is computed in slices; after other prompts the slices fall elsewhere.
 TEST_P(EachKernels, SlicesOfAPromptDoNotChangeItsBits) {
-  DecoderConfig config = odd_config();
+  DecoderConfig config = model();
   config.num_layers = 1;
   config.max_positions = 1024;
   const StateDict weights = random_weights(config, 6);
@@ -131,7 +134,7 @@ TEST_P(EachKernels, SlicesOfAPromptDoNotChangeItsBits) {
 }
 
 TEST_P(EachKernels, ScoresOfAnAnswerAreTheBitsOfItsGeneration) {
-  const DecoderConfig config = odd_config();
+  const DecoderConfig config = model();
   const StateDict weights = random_weights(config, 8);
   Engine engine(config, weights, {}, options());
   std::vector<GenerateRequest> requests{request_of(0, 33, 4, 20), request_of(1, 16, 2, 35), request_of(2, 1, 1, 9)};
@@ -161,9 +164,12 @@ std::vector<const kernels::KernelTable*> all_tables() {
     for (const std::string& name : kernels::available(bf16)) all.push_back(&kernels::choose(name, bf16));
   return all;
 }
-INSTANTIATE_TEST_SUITE_P(Kernels, EachKernels, testing::ValuesIn(all_tables()), [](const auto& info) {
-  return std::string(info.param->name) + (info.param->bf16 ? "_bfloat16" : "_float32");
-});
+std::string name_of(const testing::TestParamInfo<EachKernels::ParamType>& info) {
+  const auto& [table, experts] = info.param;
+  return std::string(table->name) + (table->bf16 ? "_bfloat16" : "_float32") + (experts ? "_experts" : "");
+}
+INSTANTIATE_TEST_SUITE_P(Kernels, EachKernels, testing::Combine(testing::ValuesIn(all_tables()), testing::Bool()),
+                         name_of);
 
 TEST(Engine, LogProbsAreLogSoftmaxOfLogitsOverTemperature) {
   const DecoderConfig config = odd_config();

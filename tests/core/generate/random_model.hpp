@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include "core/models/config.hpp"
+#include "core/models/parameter_shapes.hpp"
 #include "core/models/state_dict.hpp"
 
 namespace troupe {
@@ -35,6 +36,15 @@ inline DecoderConfig full_config() {
   return c;
 }
 
+// The first with experts.
+inline DecoderConfig expert_config() {
+  DecoderConfig c = odd_config();
+  c.moe.experts = 5;
+  c.moe.per_token = 2;
+  c.moe.shared_experts = 1;
+  return c;
+}
+
 inline StateDict random_weights(const DecoderConfig& c, uint64_t seed, at::ScalarType dtype = at::kFloat) {
   at::manual_seed(seed);
   StateDict w;
@@ -57,9 +67,12 @@ inline StateDict random_weights(const DecoderConfig& c, uint64_t seed, at::Scala
     linear(p + "self_attn.k_proj", kv, c.hidden_size, c.qkv_bias);
     linear(p + "self_attn.v_proj", kv, c.hidden_size, c.qkv_bias);
     linear(p + "self_attn.o_proj", c.hidden_size, q, c.o_bias);
-    linear(p + "mlp.gate_proj", c.intermediate_size, c.hidden_size, c.mlp_bias);
-    linear(p + "mlp.up_proj", c.intermediate_size, c.hidden_size, c.mlp_bias);
-    linear(p + "mlp.down_proj", c.hidden_size, c.intermediate_size, c.mlp_bias);
+    for (const std::string& f : feed_forward_prefixes(c.moe)) {
+      linear(p + f + "gate_proj", c.intermediate_size, c.hidden_size, c.mlp_bias);
+      linear(p + f + "up_proj", c.intermediate_size, c.hidden_size, c.mlp_bias);
+      linear(p + f + "down_proj", c.hidden_size, c.intermediate_size, c.mlp_bias);
+    }
+    if (c.moe.experts > 0) linear(p + "mlp.gate", c.moe.experts, c.hidden_size, false);
     if (c.qk_norm) {
       add(p + "self_attn.q_norm.weight", {c.head_dim}, 0.1, 1);
       add(p + "self_attn.k_norm.weight", {c.head_dim}, 0.1, 1);

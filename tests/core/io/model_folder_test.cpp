@@ -9,6 +9,7 @@
 #include "core/config.hpp"
 #include "core/io/adapter_folder.hpp"
 #include "core/io/safetensors.hpp"
+#include "core/models/minimind.hpp"
 #include "tests/core/io/memory_disk.hpp"
 #include "tests/core/io/scratch_folder.hpp"
 
@@ -92,6 +93,47 @@ TEST(HfConfig, MiniMindsMissingFieldsAreItsDefaults) {
   EXPECT_EQ(c.head_dim, 96);
   EXPECT_EQ(c.rope.theta, 1e6);
   EXPECT_TRUE(c.tie_embeddings);
+  EXPECT_EQ(c.moe.experts, 0);
+  EXPECT_EQ(c.bos_token, 1);
+  EXPECT_EQ(c.eos_tokens, std::vector<int64_t>{2});
+  const DecoderConfig shape = minimind_config(768, 16, false);
+  EXPECT_EQ(format_hf_config(c, at::kFloat, false), format_hf_config(shape, at::kFloat, false));
+
+  const std::string moe = R"({"model_type":"minimind","hidden_size":640,"num_hidden_layers":8,"use_moe":true)";
+  for (const bool yarn : {false, true}) {
+    const DecoderConfig read = parse_hf_config(moe + (yarn ? R"(,"inference_rope_scaling":true})" : "}"), "", "c");
+    EXPECT_EQ(format_hf_config(read, at::kFloat, false),
+              format_hf_config(minimind_config(640, 8, true, yarn), at::kFloat, false));
+  }
+}
+
+TEST(HfConfig, ExpertsAreReadAndWrittenUnderMiniMindsNames) {
+  const Json experts = {{"model_type", "minimind"}, {"use_moe", true},           {"n_routed_experts", 6},
+                        {"num_experts_per_tok", 3}, {"n_shared_experts", 0},     {"norm_topk_prob", false},
+                        {"aux_loss_alpha", 0.1},    {"scoring_func", "softmax"}, {"seq_aux", false}};
+  const DecoderConfig c = config_with(experts);
+  EXPECT_EQ(c.moe.experts, 6);
+  EXPECT_EQ(c.moe.per_token, 3);
+  EXPECT_EQ(c.moe.shared_experts, 0);
+  EXPECT_FALSE(c.moe.normalise || c.moe.per_sequence);
+  EXPECT_EQ(c.moe.aux_coefficient, 0.1);
+  const Json written = parse_json(format_hf_config(c, at::kFloat, false), "x");
+  for (const auto& [key, value] : experts.items()) EXPECT_EQ(written[key], value) << key;
+  EXPECT_EQ(written["architectures"][0], "MiniMindForCausalLM");
+
+  const auto error = [&](const char* key, const Json& value) {
+    Json changed = experts;
+    changed[key] = value;
+    return config_error(changed);
+  };
+  EXPECT_NE(error("num_experts_per_tok", 7).find("num_experts_per_tok: expected an integer from 1 to 6"),
+            std::string::npos);
+  EXPECT_NE(error("n_routed_experts", 1'000'000).find("n_routed_experts: expected an integer from 1 to 64"),
+            std::string::npos);
+  EXPECT_NE(error("n_shared_experts", -1).find("n_shared_experts: expected an integer from 0"), std::string::npos);
+  EXPECT_NE(error("aux_loss_alpha", -1).find("aux_loss_alpha: expected a number of at least 0"), std::string::npos);
+  EXPECT_NE(error("scoring_func", "sigmoid").find("scoring_func: only \"softmax\""), std::string::npos);
+  EXPECT_NE(error("model_type", "llama").find("use_moe: only minimind has experts"), std::string::npos);
 }
 
 TEST(HfConfig, RefusesWhatItCannotExpressAndNamesTheKey) {
@@ -235,7 +277,8 @@ TEST(LoadModel, IgnoresFrequenciesAndAnEqualTiedCopyButNoOther) {
 }
 
 TEST(SaveModel, GivesBackWhatWasSaved) {
-  for (const char* name : {"llama", "qwen2", "qwen3", "llama_bias", "llama_score"}) {
+  for (const char* name : {"llama", "qwen2", "qwen3", "llama_bias", "llama_score", "minimind_moe",
+                           "minimind_moe_global", "minimind_moe_plain"}) {
     const ScratchFolder scratch;
     const LoadedModel model = load_model(kModels / name, at::kFloat);
     const auto folder = scratch / "out";

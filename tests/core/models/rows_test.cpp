@@ -79,17 +79,21 @@ TYPED_TEST(RowKernels, NormIsTheFormula) {
 }
 
 TYPED_TEST(RowKernels, SwigluAndItsGradientAreTheFormulas) {
+  constexpr float kWeight = 0.75f;
   for (const Kernels* set : sets()) {
     std::vector<TypeParam> gate = random_row<TypeParam>(1, 4), up = random_row<TypeParam>(2),
                            dy = random_row<TypeParam>(3), y(kWidth);
     std::vector<double> expected(kWidth), dgate(kWidth), dup(kWidth);
+    double dweight = 0;
     for (size_t i = 0; i < expected.size(); ++i) {
       const double g = value(gate[i]), u = value(up[i]), d = value(dy[i]), s = 1 / (1 + std::exp(-g));
-      expected[i] = g * s * u, dup[i] = d * g * s, dgate[i] = d * u * s * (1 + g * (1 - s));
+      expected[i] = kWeight * g * s * u, dup[i] = kWeight * d * g * s;
+      dgate[i] = kWeight * d * u * s * (1 + g * (1 - s)), dweight += d * g * s * u;
     }
-    set->typed<TypeParam>().swiglu(gate.data(), up.data(), kWidth, y.data());
+    set->typed<TypeParam>().swiglu(gate.data(), up.data(), kWeight, kWidth, y.data());
     expect_near(y, expected, set->instruction_set);
-    set->typed<TypeParam>().swiglu_backward(gate.data(), up.data(), dy.data(), kWidth);
+    const float dw = set->typed<TypeParam>().swiglu_backward(gate.data(), up.data(), kWeight, dy.data(), kWidth);
+    EXPECT_NEAR(dw, dweight, 1e-5 * (1 + std::abs(dweight))) << set->instruction_set;
     expect_near(gate, dgate, set->instruction_set);
     expect_near(up, dup, set->instruction_set);
     expect_near(dy, expected, set->instruction_set);
