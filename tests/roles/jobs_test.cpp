@@ -1,4 +1,5 @@
 // The single-role jobs: their losses over 50 steps against torch's, and what must not change them.
+#include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
