@@ -99,11 +99,25 @@ TemplateVariables tools_of(const Line& line, const char* list) {
   return {{"tools", JsonText{line.ordered()[list][0]["functions"].dump()}}};
 }
 
-// Where the template itself wrote `what`, at or after `from`; npos when nowhere.
-std::size_t find_trusted(const RenderedChat& chat, const std::string& what, std::size_t from) {
-  for (std::size_t at = from; (at = chat.text.find(what, at)) != std::string::npos; ++at)
-    if (chat.trusted.find('\0', at) >= at + what.size()) return at;
+// A place at or after `from` where the text of `what` stands and the template itself wrote at least the bytes that it
+// wrote of `what`; npos when there is none.
+std::size_t find_written(const RenderedChat& chat, const RenderedChat& what, std::size_t from) {
+  const auto written_at = [&](std::size_t at) {
+    for (std::size_t i = 0; i < what.text.size(); ++i)
+      if (what.trusted[i] && !chat.trusted[at + i]) return false;
+    return true;
+  };
+  for (std::size_t at = from; (at = chat.text.find(what.text, at)) != std::string::npos; ++at)
+    if (written_at(at)) return at;
   return std::string::npos;
+}
+
+RenderedChat part(const RenderedChat& chat, std::size_t begin, std::size_t size) {
+  return {chat.text.substr(begin, size), chat.trusted.substr(begin, size)};
+}
+
+RenderedChat after_content(const RenderedChat& chat) {
+  return part(chat, chat.trusted.rfind('\0') + 1, std::string::npos);
 }
 
 void cut(TrainingSample& sample, int64_t max_length) {
@@ -134,14 +148,23 @@ SampleMaker::SampleMaker(Tokenizer tokenizer, SampleOptions options)
 void SampleMaker::learn_turns() {
   template_ = tokenizer_.chat_template();
   const std::vector<ChatMessage> chat = {{"user", "x"}, {"assistant", "x"}};
-  const std::string asked = template_->render({&chat[0], 1}, false);
+  const RenderedChat asked = template_->render_marked({&chat[0], 1}, false);
   const std::string prompt = template_->render({&chat[0], 1}, true);
   const RenderedChat answered = template_->render_marked(chat, false);
-  if (prompt.starts_with(asked)) header_ = prompt.substr(asked.size());
-  if (header_.empty()) throw std::runtime_error("the chat template has no generation prompt");
-  ending_ = answered.text.substr(answered.trusted.rfind('\0') + 1);
-  if (ending_.empty()) throw std::runtime_error("the chat template writes nothing after an answer");
-  header_ids_ = tokenizer_.encode(header_, SpecialTokens::kParse);
+  std::string header;
+  if (prompt.starts_with(asked.text)) header = prompt.substr(asked.text.size());
+  if (header.empty()) header = after_content(asked).text;  // Llama 2: the question's end is the prompt
+  if (header.empty()) throw std::runtime_error("the chat template writes nothing before an answer");
+  ending_ = after_content(answered);
+  if (ending_.text.empty()) throw std::runtime_error("the chat template writes nothing after an answer");
+  // As it stands before an answer, where the role may be the message's own word.
+  const std::size_t at = answered.text.rfind(header, answered.text.size() - ending_.text.size() - header.size());
+  if (at == std::string::npos)
+    throw std::runtime_error("the chat template does not show answers as it prompts for them");
+  header_ = part(answered, at, header.size());
+  if (header_.trusted.find('\1') == std::string::npos)
+    throw std::runtime_error("the chat template writes nothing of its own before an answer");
+  header_ids_ = tokenizer_.encode(header, SpecialTokens::kParse);
   const auto ordinary =
       std::find_if(header_ids_.begin(), header_ids_.end(), [&](int32_t id) { return !tokenizer_.is_special(id); });
   header_ids_.erase(header_ids_.begin(), ordinary);
@@ -181,16 +204,16 @@ TrainingSample SampleMaker::sample_of(std::span<const ChatMessage> messages, con
   std::size_t done = 0;
   for (const ChatMessage& message : messages) {
     if (message.role != "assistant") continue;
-    const std::size_t header = find_trusted(chat, header_, done);
-    const std::size_t begin = header + header_.size();
-    const std::size_t ending = header == std::string::npos ? header : find_trusted(chat, ending_, begin);
+    const std::size_t header = find_written(chat, header_, done);
+    const std::size_t begin = header + header_.text.size();
+    const std::size_t ending = header == std::string::npos ? header : find_written(chat, ending_, begin);
     if (ending == std::string::npos)
       refuse("the chat template does not show every answer as it prompts for one: which tokens to learn is unknown");
     append(done, begin, false);
-    done = ending + ending_.size();
+    done = ending + ending_.text.size();
     append(begin, done, true);
   }
-  if (find_trusted(chat, header_, done) != std::string::npos)
+  if (find_written(chat, header_, done) != std::string::npos)
     refuse("the chat template shows more answers than the conversation has");
   append(done, chat.text.size(), false);
   if (options_.style == SampleStyle::kFork) score_as_fork(sample);

@@ -43,10 +43,11 @@ struct SampleOptions {
 
 // Immutable; any thread.
 //
-// Where an answer begins and ends is learnt from the chat template: its generation prompt opens a turn, what it writes
-// after a message of the assistant closes one. Both are found in the template's own text alone, so that no user can
-// open a turn. A turn's text is encoded apart from its header, as it is in generation: the tokens differ from those of
-// the whole text only where an answer begins with white space that would merge with the header's.
+// Where an answer begins and ends is learnt from the chat template: its generation prompt opens a turn (or, where it
+// has none, what it writes after a question), what it writes after a message of the assistant closes one. Both are
+// found in the template's own text alone, so that no user can open a turn. A turn's text is encoded apart from its
+// header, as it is in generation: the tokens differ from those of the whole text only where an answer begins with white
+// space that would merge with the header's.
 class SampleMaker {
  public:
   // Throws std::invalid_argument for a max_length below 2.
@@ -72,7 +73,7 @@ class SampleMaker {
   Tokenizer tokenizer_;
   SampleOptions options_;
   std::optional<ChatTemplate> template_;
-  std::string header_, ending_;      // of an assistant's turn
+  RenderedChat header_, ending_;     // of an assistant's turn
   std::vector<int32_t> header_ids_;  // without the special tokens at its front
   std::string no_turns_;             // why there are none, or ""
 };

@@ -88,24 +88,23 @@ void Trainer::run() {
     merge_summary(run_folder_, start);
   }
   began_s_ = logged_at_s_ = now_s();
-  bool running = true;
-  while (running && place_.epoch < config.epochs) {
-    running = train_epoch();
-    if (!running) break;
+  Ended ended = Ended::kEpoch;
+  while (ended == Ended::kEpoch && place_.epoch < config.epochs) {
+    ended = train_epoch();
+    if (ended != Ended::kEpoch) break;
     ++place_.epoch;
     place_.step = 0;
-    if (config.max_steps > 0 && place_.epoch * iters >= config.max_steps) break;
   }
   if (parts_.group.rank() != 0) return parts_.group.barrier();
   save();
   nlohmann::json end{{"tokens", place_.tokens}, {"malformed_lines", malformed_}, {"unscored_samples", unscored_}};
-  if (parts_.held_out && running)
+  if (parts_.held_out && ended != Ended::kStopped)
     for (const auto& [name, value] : evaluate()) end[name + "_after"] = value;
   merge_summary(run_folder_, end);
   parts_.group.barrier();
 }
 
-bool Trainer::train_epoch() {
+Trainer::Ended Trainer::train_epoch() {
   const JobConfig& config = parts_.config;
   const int64_t iters = batches_per_epoch(), acc = config.accumulation_steps;
   BatchSource source(parts_.lines, parts_.maker, parts_.objective,
@@ -133,13 +132,13 @@ bool Trainer::train_epoch() {
     if (step % config.log_interval == 0 || last || final) log(step, iters, figures);
     const bool epoch_save = last && (place_.epoch + 1) % config.save_interval == 0;
     save_due_ |= parts_.saves_by_epoch ? epoch_save : step % config.save_interval == 0 || last;
-    if (final) return true;
+    if (final) return Ended::kLimit;
     if (pending_ > 0) continue;  // a checkpoint holds no gradients: it waits for the optimizer step
     if (save_due_ && !last && parts_.group.rank() == 0) save();
     save_due_ = false;
-    if (parts_.group.sum(stop_asked() ? 1.0 : 0.0) > 0) return false;
+    if (parts_.group.sum(stop_asked() ? 1.0 : 0.0) > 0) return Ended::kStopped;
   }
-  return true;
+  return Ended::kEpoch;
 }
 
 void Trainer::update(int64_t s) {

@@ -39,7 +39,8 @@ class Trainer {
 
  private:
   void resume();
-  bool train_epoch();  // false: asked to stop
+  enum class Ended { kEpoch, kLimit, kStopped };  // at its last batch, at max_steps, on request
+  Ended train_epoch();
   // One optimizer step with what was accumulated; `s` counts batches from 1.
   void update(int64_t s);
   void log(int64_t step, int64_t iters, const Figures& figures);
