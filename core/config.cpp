@@ -34,7 +34,7 @@ struct WatchedChar {
 // nlohmann's DOM parser with what it lacks: duplicate keys and depth are errors, lines are remembered.
 class Builder {
  public:
-  Builder(std::string_view text, const char*& seen, const std::string& origin, int max_depth, JsonLines* lines)
+  Builder(std::string_view text, const char*& seen, const std::string& origin, int max_depth, JsonLineNumbers* lines)
       : text_(text), seen_(seen), origin_(origin), max_depth_(max_depth), lines_(lines), counted_(text.data()) {}
 
   Json take() { return std::move(root_); }
@@ -120,7 +120,7 @@ class Builder {
   const char*& seen_;
   const std::string& origin_;
   const int max_depth_;
-  JsonLines* const lines_;
+  JsonLineNumbers* const lines_;
   Json root_;
   std::vector<Json*> stack_;  // open containers; a container does not move while something is open inside it
   std::string key_;
@@ -204,7 +204,7 @@ Json& child(Json& parent, std::string_view component, const std::string& parent_
 
 }  // namespace
 
-Json parse_json(std::string_view text, const std::string& origin, const JsonLimits& limits, JsonLines* lines) {
+Json parse_json(std::string_view text, const std::string& origin, const JsonLimits& limits, JsonLineNumbers* lines) {
   if (text.size() > limits.max_bytes)
     throw std::invalid_argument(origin + ": " + std::to_string(text.size()) + " bytes, more than the limit of " +
                                 std::to_string(limits.max_bytes));
@@ -219,7 +219,7 @@ Json parse_json_file(const std::filesystem::path& path, const JsonLimits& limits
 }
 
 JsonFile read_config_file(const std::filesystem::path& path, const JsonLimits& limits) {
-  auto lines = std::make_shared<JsonLines>();
+  auto lines = std::make_shared<JsonLineNumbers>();
   Json value = parse_json(read_text(path, limits.max_bytes), path.string(), limits, lines.get());
   return {std::move(value), JsonPath(path.string(), "", std::move(lines))};
 }

@@ -40,18 +40,18 @@ struct JsonLimits {
 };
 
 // Line of each value by its path ("nodes[2].config.lr").
-using JsonLines = std::map<std::string, int, std::less<>>;
+using JsonLineNumbers = std::map<std::string, int, std::less<>>;
 
 // Strict JSON: no comments, no duplicate keys, no trailing bytes, valid UTF-8. Throws std::invalid_argument
 // "ORIGIN:LINE:COLUMN: reason". `lines`, when given, is filled.
 Json parse_json(std::string_view text, const std::string& origin, const JsonLimits& limits = {},
-                JsonLines* lines = nullptr);
+                JsonLineNumbers* lines = nullptr);
 Json parse_json_file(const std::filesystem::path& path, const JsonLimits& limits = {});
 
 // Where a value stands, for messages: "configs/x.json:14: nodes[2].config.lr". Cheap to copy.
 class JsonPath {
  public:
-  explicit JsonPath(std::string origin, std::string path = "", std::shared_ptr<const JsonLines> lines = nullptr)
+  explicit JsonPath(std::string origin, std::string path = "", std::shared_ptr<const JsonLineNumbers> lines = nullptr)
       : origin_(std::move(origin)), path_(std::move(path)), lines_(std::move(lines)) {}
   JsonPath key(std::string_view name) const;
   JsonPath index(std::size_t i) const;
@@ -62,7 +62,7 @@ class JsonPath {
  private:
   std::string origin_;
   std::string path_;
-  std::shared_ptr<const JsonLines> lines_;
+  std::shared_ptr<const JsonLineNumbers> lines_;
 };
 
 struct JsonFile {

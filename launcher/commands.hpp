@@ -28,6 +28,7 @@ void add_watch_commands(CLI::App& app, int& exit_code);                         
 void add_topology_commands(CLI::App& app, const Vocabulary& words, int& exit_code);  // topology check, show
 void add_model_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);      // generate, export
 void add_data_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);       // data arithmetic, tiny-model
+void add_tokenizer_commands(CLI::App& app, int& exit_code);                          // tokenizer train
 void add_role_command(CLI::App& app, const RoleCalls& calls, int& exit_code);        // role (hidden)
 
 // Parses, runs, and prints what went wrong as "troupe: ..." lines on stderr.

@@ -17,6 +17,7 @@ class JsonLines {
   using Progress = std::function<void(uint64_t done, uint64_t total)>;
 
   // Throws std::runtime_error naming the file when it can't be read, holds no line, or a line exceeds 64 MiB.
+  // The file must not be cut short while this object lives.
   explicit JsonLines(const std::filesystem::path& file, const Progress& progress = {});
   ~JsonLines();
   JsonLines(JsonLines&&) noexcept;

@@ -77,18 +77,22 @@ std::string text_or_number(const Json& object, const char* key, const std::strin
   return value->get<std::string>();
 }
 
-std::vector<ChatTurn> turns_of(const Json& messages, const std::string& where) {
-  if (!messages.is_array() || messages.empty()) refuse(where, "\"messages\" is no list of turns");
+std::vector<ChatTurn> turns_of(const Json& object, const std::string& key, const std::string& where) {
+  const Json& messages = object[key];
+  if (!messages.is_array() || messages.empty()) refuse(where, "\"" + key + "\" is no list of turns");
   std::vector<ChatTurn> turns;
   for (std::size_t i = 0; i < messages.size(); ++i) {
-    const std::string at = where + ": messages[" + std::to_string(i) + "]";
+    const std::string at = where + ": " + key + "[" + std::to_string(i) + "]";
     if (!messages[i].is_object()) refuse(at, "expected {\"role\", \"content\"}");
     turns.push_back({string_at(messages[i], "role", at), string_at(messages[i], "content", at)});
     if (turns.back().role.empty()) refuse(at, "\"role\" is empty");
   }
-  if (turns.back().role != "user")
-    refuse(where, "the last of \"messages\" is not the user's: there is nothing to answer");
   return turns;
+}
+
+void expect_question(const std::vector<ChatTurn>& turns, const std::string& key, const std::string& where) {
+  if (turns.empty() || turns.back().role != "user")
+    refuse(where, "the last of \"" + key + "\" is not the user's: there is nothing to answer");
 }
 
 Json parsed(const std::string& line, const std::string& where) {
@@ -104,21 +108,30 @@ Json parsed(const std::string& line, const std::string& where) {
 
 Prompt prompt_of_line(const std::string& line, const std::string& where, int64_t number) {
   const Json object = parsed(line, where);
-  if (!object.is_object()) refuse(where, "expected an object with \"prompt\" or \"messages\"");
-  const bool has_prompt = object.contains("prompt");
-  if (has_prompt == object.contains("messages"))
-    refuse(where, has_prompt ? "both \"prompt\" and \"messages\"; expected one of them"
-                             : "neither \"prompt\" nor \"messages\"; expected one of them");
+  std::vector<std::string> forms;
+  if (object.is_object())
+    for (const char* key : {"prompt", "messages", "conversations"})
+      if (object.contains(key)) forms.emplace_back(key);
+  if (forms.size() != 1)
+    refuse(where,
+           (forms.empty() ? "neither" : "more than one of") +
+               std::string(" \"prompt\", \"messages\" and \"conversations\"; expected an object with one of them"));
+  const std::string& form = forms.front();
   Prompt prompt;
   prompt.line = number;
-  if (has_prompt) {
+  if (form == "prompt") {
     prompt.text = string_at(object, "prompt", where);
   } else {
-    prompt.messages = turns_of(object["messages"], where);
+    prompt.messages = turns_of(object, form, where);
+    if (form == "conversations" && prompt.messages.back().role == "assistant") {
+      prompt.answer = prompt.messages.back().content;
+      prompt.messages.pop_back();
+    }
+    expect_question(prompt.messages, form, where);
     prompt.text = prompt.messages.back().content;
   }
   if (prompt.text.empty()) refuse(where, "the prompt is empty");
-  prompt.answer = text_or_number(object, "answer", where);
+  if (const std::string answer = text_or_number(object, "answer", where); !answer.empty()) prompt.answer = answer;
   prompt.id = text_or_number(object, "id", where);
   return prompt;
 }

@@ -3,6 +3,8 @@
 // One object per line:
 //   {"prompt": "What is 2 + 3?", "answer": "5", "id": "a-17"}
 //   {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 3?"}], "answer": "5"}
+//   {"conversations": [{"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "5"}]}
+// Of "conversations" a last turn of the assistant is no part of the prompt; it is the answer where "answer" gives none.
 // "answer" and "id" are optional; other keys are kept out of the way (ignored), so data sets with extra columns load.
 // A byte-order mark at the file's start, CRLF line ends and lines of white space alone are accepted.
 #pragma once
@@ -21,7 +23,7 @@ struct ChatTurn {
 };
 
 struct Prompt {
-  std::string text;                // "prompt"; or, for messages, the last user turn's content
+  std::string text;                // "prompt"; or the last user turn's content
   std::vector<ChatTurn> messages;  // empty when the line gives "prompt"
   std::string answer;              // "" if the line has none
   std::string id;                  // "" if the line has none

@@ -28,10 +28,16 @@ namespace troupe {
 struct ChatMessage {
   std::string role;     // "system", "user", "assistant", ...
   std::string content;  // UTF-8; a byte that is not UTF-8 is rendered as U+FFFD
+  std::string more;     // further fields that the template may read, a JSON object ({"tool_calls": [...]}); "": none
 };
 
-// What a caller may hand to a template beside the messages, e.g. {"enable_thinking", false}.
-using TemplateVariables = std::map<std::string, std::variant<bool, int64_t, double, std::string>>;
+// A value as JSON text; its keys keep their order.
+struct JsonText {
+  std::string text;
+};
+
+// What a caller may hand to a template beside the messages, e.g. {"enable_thinking", false}, {"tools", JsonText{...}}.
+using TemplateVariables = std::map<std::string, std::variant<bool, int64_t, double, std::string, JsonText>>;
 
 struct RenderedChat {
   std::string text;
@@ -56,7 +62,8 @@ class ChatTemplate {
   ChatTemplate(const ChatTemplate&);
   ChatTemplate& operator=(const ChatTemplate&);
 
-  // Throws std::runtime_error when the template raises, computes nonsense, or exceeds a limit.
+  // Throws std::runtime_error when the template raises, computes nonsense, or exceeds a limit; std::invalid_argument
+  // when JSON given to it is none, or nests deeper than 64.
   std::string render(std::span<const ChatMessage> messages, bool add_generation_prompt,
                      const TemplateVariables& variables = {}) const;
   RenderedChat render_marked(std::span<const ChatMessage> messages, bool add_generation_prompt,

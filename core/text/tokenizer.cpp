@@ -152,7 +152,12 @@ std::vector<int32_t> Tokenizer::encode_with_bos(std::string_view text, SpecialTo
 std::vector<int32_t> Tokenizer::encode_chat(const ChatTemplate& chat_template, std::span<const ChatMessage> messages,
                                             bool add_generation_prompt, const TemplateVariables& variables) const {
   const RenderedChat chat = chat_template.render_marked(messages, add_generation_prompt, variables);
-  return parts_->encode(chat.text, SpecialScope::where(chat.trusted));
+  return encode_rendered(chat, 0, chat.text.size());
+}
+
+std::vector<int32_t> Tokenizer::encode_rendered(const RenderedChat& chat, size_t begin, size_t end) const {
+  return parts_->encode(std::string_view(chat.text).substr(begin, end - begin),
+                        SpecialScope::where(std::string_view(chat.trusted).substr(begin, end - begin)));
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {

@@ -17,6 +17,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -41,6 +42,8 @@ class Tokenizer {
   // Reads tokenizer.json (required), tokenizer_config.json, special_tokens_map.json, generation_config.json and
   // chat_template.jinja (each if present). Throws std::runtime_error naming the file and the component at fault.
   static Tokenizer from_folder(const std::filesystem::path& folder);
+  // The same of files in memory, by name; `folder` stands in messages alone.
+  static Tokenizer from_files(std::map<std::string, std::string> files, const std::filesystem::path& folder);
   // Throws std::runtime_error naming vocabulary.source and the key at fault.
   static Tokenizer from_gguf(const GgufVocabulary& vocabulary);
 
@@ -53,6 +56,9 @@ class Tokenizer {
   // by the template's own text alone, never by roles, contents or variables, not even in part.
   std::vector<int32_t> encode_chat(const ChatTemplate& chat_template, std::span<const ChatMessage> messages,
                                    bool add_generation_prompt, const TemplateVariables& variables = {}) const;
+  // The same of a part of a chat that is rendered already, bytes [begin, end); the parts' ids, joined, are the whole's
+  // where a part ends with a special token or the tokenizer would split there anyway.
+  std::vector<int32_t> encode_rendered(const RenderedChat& chat, size_t begin, size_t end) const;
 
   // Ids without a token (a model's embedding may be padded) decode to nothing; a negative id throws
   // std::invalid_argument. Bytes that do not form UTF-8 decode to U+FFFD.

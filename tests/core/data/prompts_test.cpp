@@ -54,6 +54,23 @@ TEST_F(Prompts, AreReadInBothForms) {
   EXPECT_EQ(prompts[2].line, 3);
 }
 
+TEST_F(Prompts, OfConversationsTheLastAnswerIsNoPart) {
+  const auto prompts =
+      read(
+          R"({"conversations": [{"role": "system", "content": "S"}, {"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "5"}]}
+{"conversations": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]}
+{"conversations": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "answer": 7}
+)")
+          .prompts;
+  ASSERT_EQ(prompts.size(), 3u);
+  EXPECT_EQ(prompts[0].messages, (std::vector<ChatTurn>{{"system", "S"}, {"user", "2 + 3?"}}));
+  EXPECT_EQ(prompts[0].text, "2 + 3?");
+  EXPECT_EQ(prompts[0].answer, "5");
+  EXPECT_EQ(prompts[1].messages.size(), 3u);
+  EXPECT_EQ(prompts[1].answer, "");
+  EXPECT_EQ(prompts[2].answer, "7");
+}
+
 TEST_F(Prompts, ByteOrderMarkCrlfAndEmptyLinesAreTolerated) {
   const auto prompts = read("\xEF\xBB\xBF{\"prompt\": \"a\"}\r\n\r\n  \t\n{\"prompt\": \"b\"}").prompts;
   ASSERT_EQ(prompts.size(), 2u);
@@ -65,9 +82,13 @@ TEST_F(Prompts, ByteOrderMarkCrlfAndEmptyLinesAreTolerated) {
 TEST_F(Prompts, MalformedLinesAreErrorsWithTheirLine) {
   const std::string good = "{\"prompt\": \"a\"}\n";
   expect_error(good + "{\"prompt\": }", ":2:12");
-  expect_error(good + "[1]", ":2: expected an object");
-  expect_error(good + "{\"question\": \"a\"}", ":2: neither \"prompt\" nor \"messages\"");
-  expect_error(good + "{\"prompt\": \"a\", \"messages\": []}", ":2: both");
+  expect_error(good + "[1]", ":2: neither");
+  expect_error(good + "{\"question\": \"a\"}", ":2: neither \"prompt\", \"messages\" and \"conversations\"; expected");
+  expect_error(good + "{\"prompt\": \"a\", \"messages\": []}", ":2: more than one of");
+  expect_error(good + "{\"conversations\": \"a\"}", ":2: \"conversations\" is no list");
+  expect_error(good + R"({"conversations": [{"role": "assistant", "content": "x"}]})", ":2: the last of");
+  expect_error(good + R"({"conversations": [{"role": "user", "content": "x"}, {"from": "gpt"}]})",
+               ":2: conversations[1]: \"role\" is missing");
   expect_error(good + "{\"prompt\": 5}", ":2: \"prompt\" is no string");
   expect_error(good + "{\"prompt\": \"\"}", ":2: the prompt is empty");
   expect_error(good + "{\"prompt\": \"a\", \"answer\": [5]}", ":2: \"answer\" is neither");
