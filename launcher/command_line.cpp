@@ -58,6 +58,7 @@ int command_line(int argc, char** argv, const RoleCalls& calls, const Vocabulary
   add_model_commands(app, calls, exit_code);
   add_data_commands(app, calls, exit_code);
   add_job_commands(app, calls, exit_code);
+  add_tokenizer_commands(app, exit_code);
   add_role_command(app, calls, exit_code);
   try {
     if (const int wrong = parse(app, argc, argv); wrong != 0) return wrong;

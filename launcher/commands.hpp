@@ -33,6 +33,7 @@ void add_topology_commands(CLI::App& app, const Vocabulary& words, int& exit_cod
 void add_model_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);      // generate, export
 void add_data_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);       // data arithmetic, tiny-model
 void add_job_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);        // pretrain, sft, lora, dpo ...
+void add_tokenizer_commands(CLI::App& app, int& exit_code);                          // tokenizer train
 void add_role_command(CLI::App& app, const RoleCalls& calls, int& exit_code);        // role (hidden)
 
 // Parses, runs, and prints what went wrong as "troupe: ..." lines on stderr.

@@ -131,7 +131,7 @@ Prompt prompt_of_line(const std::string& line, const std::string& where, int64_t
     prompt.text = prompt.messages.back().content;
   }
   if (prompt.text.empty()) refuse(where, "the prompt is empty");
-  if (object.contains("answer")) prompt.answer = text_or_number(object, "answer", where);
+  if (const std::string answer = text_or_number(object, "answer", where); !answer.empty()) prompt.answer = answer;
   prompt.id = text_or_number(object, "id", where);
   return prompt;
 }

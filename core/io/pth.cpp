@@ -216,8 +216,13 @@ class PthFile {
     return prefix;
   }
 
+  static void expect_stored(const std::string& name, const ZipEntry& entry) {
+    if (!entry.stored) refuse("\"" + name + "\" is compressed or encrypted; torch.save stores");
+  }
+
   std::string text_of(const std::string& name) {
     const ZipEntry& entry = entries_.at(name);
+    expect_stored(name, entry);
     if (entry.bytes > kMaxPickleBytes) refuse("\"" + name + "\" is larger than 16 MiB");
     std::string text(entry.bytes, '\0');
     read_bytes(entry.offset, std::as_writable_bytes(std::span(text.data(), text.size())));
@@ -241,6 +246,7 @@ class PthFile {
       if (place.numel == 0) continue;
       const auto entry = entries_.find(place.entry);
       if (entry == entries_.end()) refuse("tensor \"" + name + "\": \"" + place.entry + "\" is missing");
+      expect_stored(place.entry, entry->second);
       const uint64_t item = c10::elementSize(place.type);
       const auto elements = static_cast<int64_t>(entry->second.bytes / item);
       if (place.offset + place.extent > elements)

@@ -138,10 +138,9 @@ void read_entry(const File& file, Fields& directory, ZipDirectory& entries) {
   directory.text(comment_bytes);
   try {
     take_zip64(extra, entry.bytes, stored_bytes, header_offset);
-    if (flags & 1) throw std::runtime_error("is encrypted");
-    if (method != 0)
-      throw std::runtime_error("is compressed (method " + std::to_string(method) + "); torch.save stores");
-    if (stored_bytes != entry.bytes) throw std::runtime_error("has two different sizes");
+    entry.stored = method == 0 && !(flags & 1);
+    if (entry.stored && stored_bytes != entry.bytes) throw std::runtime_error("has two different sizes");
+    entry.bytes = stored_bytes;
     entry.offset = data_offset(file, header_offset);
     if (entry.offset > file.size() || entry.bytes > file.size() - entry.offset)
       throw std::runtime_error("ends outside the file");

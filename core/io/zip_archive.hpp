@@ -1,4 +1,4 @@
-// Zip archives of stored (uncompressed) files, zip64 included: what torch.save writes. Every place and length is
+// Zip archives of stored (uncompressed) entries, zip64 included: what torch.save writes. Every place and length is
 // checked against the file before it is used. Errors are std::runtime_error naming the archive and the entry.
 #pragma once
 
@@ -15,12 +15,13 @@ namespace troupe {
 struct ZipEntry {
   uint64_t offset = 0;  // of its bytes in the archive
   uint64_t bytes = 0;
-  uint32_t crc = 0;  // CRC-32
+  uint32_t crc = 0;    // CRC-32
+  bool stored = true;  // false: compressed or encrypted, its bytes say nothing here
 };
 
 using ZipDirectory = std::map<std::string, ZipEntry, std::less<>>;
 
-// The entries of an archive. Compressed and encrypted ones are errors, as are two of one name.
+// The entries of an archive. Two of one name are an error.
 ZipDirectory read_zip_directory(const File& file, const std::string& origin);
 
 // Writes an archive to a file that is empty: entries one after another, then finish(). The bytes of each entry begin at

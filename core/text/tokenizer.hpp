@@ -17,6 +17,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -41,6 +42,8 @@ class Tokenizer {
   // Reads tokenizer.json (required), tokenizer_config.json, special_tokens_map.json, generation_config.json and
   // chat_template.jinja (each if present). Throws std::runtime_error naming the file and the component at fault.
   static Tokenizer from_folder(const std::filesystem::path& folder);
+  // The same of files in memory, by name; `folder` stands in messages alone.
+  static Tokenizer from_files(std::map<std::string, std::string> files, const std::filesystem::path& folder);
   // Throws std::runtime_error naming vocabulary.source and the key at fault.
   static Tokenizer from_gguf(const GgufVocabulary& vocabulary);
 

@@ -82,6 +82,7 @@ void read_stop_ids(const JsonView& generation, TokenRoles& roles) {
   ids.value().is_array() ? ids.for_each(take) : take(ids);
 }
 
+// `folder`: where the files are, for messages.
 TokenRoles read_all_roles(const std::filesystem::path& folder, const Files& files) {
   TokenRoles roles;
   roles.file = (folder / "tokenizer_config.json").string();
@@ -95,10 +96,11 @@ TokenRoles read_all_roles(const std::filesystem::path& folder, const Files& file
     read_template(view, roles);
   }
   if (files.contains("chat_template.jinja")) roles.chat_template = files.at("chat_template.jinja");
-  const auto generation_path = folder / "generation_config.json";
-  if (std::filesystem::exists(generation_path)) {
-    const nlohmann::json generation = parse_json(read_file(generation_path), generation_path.string());
-    read_stop_ids(JsonView(generation, generation_path.string() + ": "), roles);
+  const auto generation = files.find("generation_config.json");
+  if (generation != files.end()) {
+    const std::string path = (folder / "generation_config.json").string();
+    const nlohmann::json config = parse_json(generation->second, path);
+    read_stop_ids(JsonView(config, path + ": "), roles);
   }
   return roles;
 }
@@ -110,10 +112,17 @@ Tokenizer Tokenizer::from_folder(const std::filesystem::path& folder) {
   for (const char* name : kTokenizerFiles) {
     if (std::filesystem::exists(folder / name)) files.emplace(name, read_file(folder / name));
   }
+  if (std::filesystem::exists(folder / "generation_config.json"))
+    files.emplace("generation_config.json", read_file(folder / "generation_config.json"));
+  return from_files(std::move(files), folder);
+}
+
+Tokenizer Tokenizer::from_files(std::map<std::string, std::string> files, const std::filesystem::path& folder) {
   const std::string path = (folder / "tokenizer.json").string();
   if (!files.contains("tokenizer.json")) throw std::runtime_error(path + ": does not exist");
   TokenizerDescription description = read_tokenizer_json(parse_json(files.at("tokenizer.json"), path), path);
   auto parts = std::make_shared<TokenizerParts>(std::move(description), read_all_roles(folder, files), path);
+  files.erase("generation_config.json");  // the model's, not the tokenizer's
   parts->files = std::move(files);
   return Tokenizer(std::move(parts));
 }
