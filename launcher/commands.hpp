@@ -3,6 +3,7 @@
 //   0 done, or stopped cleanly on request   1 error, one clear line   2 wrong usage   130 ended by force
 #pragma once
 
+#include "roles/model_commands.hpp"
 #include "roles/run_role.hpp"
 #include "roles/tiny_model.hpp"
 
@@ -12,13 +13,16 @@ class App;
 
 namespace troupe {
 
-// The roles' entry points (roles/run_role.hpp), handed in so that the command line can be tested without a model.
+// The roles' entry points, handed in so that the command line can be tested without a model.
 struct RoleCalls {
   decltype(&run_role) role = nullptr;
   decltype(&run_standalone) standalone = nullptr;
   decltype(&generate_command) generate = nullptr;
   decltype(&export_command) export_model = nullptr;
   decltype(&make_tiny_model) tiny_model = nullptr;
+  decltype(&chat_command) chat = nullptr;
+  decltype(&eval_command) eval = nullptr;
+  decltype(&convert_command) convert = nullptr;
 };
 
 struct Vocabulary;
@@ -27,6 +31,7 @@ void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& w
 void add_watch_commands(CLI::App& app, int& exit_code);                              // status, stop, report
 void add_topology_commands(CLI::App& app, const Vocabulary& words, int& exit_code);  // topology check, show
 void add_model_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);      // generate, export
+void add_chat_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);       // chat, eval, convert
 void add_data_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);       // data arithmetic, tiny-model
 void add_role_command(CLI::App& app, const RoleCalls& calls, int& exit_code);        // role (hidden)
 
