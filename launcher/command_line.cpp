@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 
 #include "core/config.hpp"
@@ -18,6 +19,8 @@ constexpr const char* kFooter =
     "  troupe status runs/RUN\n"
     "  troupe resume runs/RUN\n"
     "  troupe generate --model runs/RUN/export --chat --prompt \"What is 3 + 4?\"\n"
+    "  troupe chat --load-from runs/RUN/export\n"
+    "  troupe eval --mode choice --load-from runs/RUN/export --data ceval\n"
     "\n"
     "Exit status: 0 done or stopped cleanly, 1 error, 2 wrong usage, 130 ended by force.\n"
     "troupe COMMAND --help explains a command.";
@@ -27,9 +30,25 @@ void print_errors(const ConfigErrors& errors) {
   if (errors.errors().size() > 1) std::fprintf(stderr, "troupe: %zu faults\n", errors.errors().size());
 }
 
+// Flags are written with hyphens here and with underscores in MiniMind's scripts: --load_from is --load-from. Values
+// stay as they are.
+std::vector<std::string> with_hyphens(int argc, char** argv) {
+  std::vector<std::string> words(argv, argv + argc);
+  for (std::string& word : words) {
+    if (word == "--") break;
+    if (word.starts_with("--"))
+      std::replace(word.begin(), word.begin() + static_cast<std::ptrdiff_t>(std::min(word.find('='), word.size())), '_',
+                   '-');
+  }
+  return words;
+}
+
 int parse(CLI::App& app, int argc, char** argv) {
+  const std::vector<std::string> words = with_hyphens(argc, argv);
+  std::vector<const char*> arguments;
+  for (const std::string& word : words) arguments.push_back(word.c_str());
   try {
-    app.parse(argc, argv);
+    app.parse(argc, arguments.data());
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);  // --help
     std::fprintf(stderr, "troupe: %s\n", error.what());
@@ -56,6 +75,7 @@ int command_line(int argc, char** argv, const RoleCalls& calls, const Vocabulary
   add_watch_commands(app, exit_code);
   add_topology_commands(app, words, exit_code);
   add_model_commands(app, calls, exit_code);
+  add_chat_commands(app, calls, exit_code);
   add_data_commands(app, calls, exit_code);
   add_job_commands(app, calls, exit_code);
   add_tokenizer_commands(app, exit_code);

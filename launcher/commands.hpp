@@ -4,6 +4,7 @@
 #pragma once
 
 #include "roles/jobs/run_job.hpp"
+#include "roles/model_commands.hpp"
 #include "roles/run_role.hpp"
 #include "roles/tiny_model.hpp"
 
@@ -13,7 +14,7 @@ class App;
 
 namespace troupe {
 
-// The roles' entry points (roles/run_role.hpp), handed in so that the command line can be tested without a model.
+// The roles' entry points, handed in so that the command line can be tested without a model.
 struct RoleCalls {
   decltype(&run_role) role = nullptr;
   decltype(&run_standalone) standalone = nullptr;
@@ -23,6 +24,9 @@ struct RoleCalls {
   decltype(&run_job) job = nullptr;
   decltype(&check_job) checked_job = nullptr;
   decltype(&job_name) name_of_job = nullptr;
+  decltype(&chat_command) chat = nullptr;
+  decltype(&eval_command) eval = nullptr;
+  decltype(&convert_command) convert = nullptr;
 };
 
 struct Vocabulary;
@@ -31,6 +35,7 @@ void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& w
 void add_watch_commands(CLI::App& app, int& exit_code);                              // status, stop, report
 void add_topology_commands(CLI::App& app, const Vocabulary& words, int& exit_code);  // topology check, show
 void add_model_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);      // generate, export
+void add_chat_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);       // chat, eval, convert
 void add_data_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);       // data arithmetic, tiny-model
 void add_job_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);        // pretrain, sft, lora, dpo ...
 void add_tokenizer_commands(CLI::App& app, int& exit_code);                          // tokenizer train

@@ -3,8 +3,16 @@
 #include "launcher/topology.hpp"
 
 int main(int argc, char** argv) {
-  const troupe::RoleCalls calls{troupe::run_role,       troupe::run_standalone,  troupe::generate_command,
-                                troupe::export_command, troupe::make_tiny_model, troupe::run_job,
-                                troupe::check_job,      troupe::job_name};
+  const troupe::RoleCalls calls{.role = troupe::run_role,
+                                .standalone = troupe::run_standalone,
+                                .generate = troupe::generate_command,
+                                .export_model = troupe::export_command,
+                                .tiny_model = troupe::make_tiny_model,
+                                .job = troupe::run_job,
+                                .checked_job = troupe::check_job,
+                                .name_of_job = troupe::job_name,
+                                .chat = troupe::chat_command,
+                                .eval = troupe::eval_command,
+                                .convert = troupe::convert_command};
   return troupe::command_line(argc, argv, calls, troupe::vocabulary());
 }

@@ -16,6 +16,9 @@ void Engine::submit(GenerateRequest request) {
 bool Engine::step() {
   return scheduler_->step();
 }
+std::span<const int32_t> Engine::tokens_so_far(uint64_t id, int64_t sample) const {
+  return scheduler_->tokens_so_far(id, sample);
+}
 std::optional<Finished> Engine::take_finished() {
   return scheduler_->take_finished();
 }

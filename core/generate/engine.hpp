@@ -94,6 +94,10 @@ class Engine {
   // cancelled, or stepped on with other weights.
   bool step();
 
+  // The tokens of one answer so far, to be shown while it grows; empty for an id that is not in the engine. Valid until
+  // the next call.
+  std::span<const int32_t> tokens_so_far(uint64_t id, int64_t sample = 0) const;
+
   // A request all of whose answers are done, oldest first; nullopt when there is none.
   std::optional<Finished> take_finished();
 

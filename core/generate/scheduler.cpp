@@ -117,6 +117,12 @@ void Engine::Scheduler::submit(GenerateRequest ask) {
   requests_.emplace(request->ask.id, std::move(request));
 }
 
+std::span<const int32_t> Engine::Scheduler::tokens_so_far(uint64_t id, int64_t sample) const {
+  const auto found = requests_.find(id);
+  if (found == requests_.end()) return {};
+  return found->second->completions.at(static_cast<size_t>(sample)).tokens;
+}
+
 std::optional<Finished> Engine::Scheduler::take_finished() {
   if (finished_.empty()) return std::nullopt;
   Request* request = finished_.front();

@@ -20,6 +20,7 @@ class Engine::Scheduler {
 
   void submit(GenerateRequest ask);
   bool step();
+  std::span<const int32_t> tokens_so_far(uint64_t id, int64_t sample) const;
   std::optional<Finished> take_finished();
   bool cancel(uint64_t id);
   void prepare_weights(const StateDict& weights, uint64_t version);

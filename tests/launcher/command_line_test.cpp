@@ -80,6 +80,11 @@ TEST_F(CommandLine, WrongUsageEndsWithTwoAndAHint) {
                                              {"generate", "--prompt", "x"},
                                              {"generate", "--model", "m", "--prompt", "x", "--top-p", "2"},
                                              {"export", "r"},
+                                             {"chat", "--use_moe", "2"},
+                                             {"chat", "--top_p", "0"},
+                                             {"eval", "--mode", "guess"},
+                                             {"convert"},
+                                             {"convert", "--to", "x", "--dtype", "f8"},
                                              {"data", "poems"}}) {
     const Ended ended = call(words);
     EXPECT_EQ(ended.code, 2) << testing::PrintToString(words);
@@ -98,6 +103,9 @@ TEST_F(CommandLine, EveryHelpTeachesByExample) {
                                                                                      {"topology", "show"},
                                                                                      {"generate"},
                                                                                      {"export"},
+                                                                                     {"chat"},
+                                                                                     {"eval"},
+                                                                                     {"convert"},
                                                                                      {"data", "arithmetic"}}) {
     std::vector<std::string> asked = words;
     asked.push_back("--help");
@@ -108,6 +116,42 @@ TEST_F(CommandLine, EveryHelpTeachesByExample) {
     EXPECT_EQ(ended.out.find("--incarnation"), std::string::npos);
   }
   EXPECT_TRUE(call({"--version"}).out.starts_with("troupe "));
+}
+
+TEST_F(CommandLine, FlagsMayBeWrittenAsInMiniMindsScripts) {
+  EXPECT_EQ(call({"chat"}).out, "model|out|full_sft|None|512|8|0|0\n0.85|0.85|8192|-1\n");
+  EXPECT_EQ(call({"eval"}).out, "model|out|full_sft|None|512|8|0|0\n0|bf16|0|1\n");
+  EXPECT_EQ(call({"chat",
+                  "--load_from",
+                  "./mini_mind",
+                  "--save_dir=a_b",
+                  "--weight",
+                  "dpo",
+                  "--lora_weight",
+                  "lora_medical",
+                  "--hidden_size",
+                  "768",
+                  "--num_hidden_layers",
+                  "16",
+                  "--use_moe",
+                  "1",
+                  "--inference_rope_scaling",
+                  "--max_new_tokens",
+                  "4096",
+                  "--temperature",
+                  "0.8",
+                  "--top_p",
+                  "0.9",
+                  "--historys",
+                  "6"})
+                .out,
+            "./mini_mind|a_b|dpo|lora_medical|768|16|1|1\n0.8|0.9|4096|6\n");
+  EXPECT_EQ(
+      call({"convert", "--load-from", "m_n", "--hidden-size", "640", "--use-moe", "1", "--to", "x_y", "--dtype", "f32"})
+          .out,
+      "m_n|out|full_sft|None|640|8|1|0\nx_y|f32\n");
+  EXPECT_EQ(call({"eval", "--mode", "perplexity", "--show_speed", "0", "--historys", "2"}).out,
+            "model|out|full_sft|None|512|8|0|0\n3|f32|2|0\n");
 }
 
 TEST_F(CommandLine, CheckReportsEveryFaultAndShowPrintsTheDefaults) {

@@ -5,6 +5,7 @@
 #include "actors/handle.hpp"
 #include "core/metrics/run_metrics.hpp"
 #include "launcher/commands.hpp"
+#include "launcher/play_job.hpp"
 #include "roles/run_file.hpp"
 #include "tests/launcher/pretend_cast.hpp"
 
@@ -66,11 +67,56 @@ int pretend_export(const std::filesystem::path& run_folder, std::optional<uint64
   return 0;
 }
 
+void print_model(const ModelChoice& m) {
+  std::printf("%s|%s|%s|%s|%lld|%lld|%d|%d\n", m.load_from.c_str(), m.save_dir.c_str(), m.weight.c_str(),
+              m.lora_weight.c_str(), static_cast<long long>(m.hidden_size), static_cast<long long>(m.num_hidden_layers),
+              m.use_moe, m.inference_rope_scaling);
+}
+
+int pretend_chat(const ChatOptions& options) {
+  print_model(options.model);
+  std::printf("%g|%g|%lld|%lld\n", options.sampling.temperature, options.sampling.top_p,
+              static_cast<long long>(options.sampling.max_new_tokens), static_cast<long long>(options.historys));
+  return 0;
+}
+
+int pretend_eval(const EvalOptions& options) {
+  print_model(options.chat.model);
+  std::printf("%d|%s|%lld|%d\n", static_cast<int>(options.mode), options.chat.compute.dtype.c_str(),
+              static_cast<long long>(options.chat.historys), options.chat.show_speed);
+  return 0;
+}
+
+int pretend_convert(const ConvertOptions& options) {
+  print_model(options.model);
+  std::printf("%s|%s\n", options.to.c_str(), options.dtype.c_str());
+  return 0;
+}
+
+// The job's settings on one line.
+void pretend_job(const JobRequest& job, const JobRank&, const std::filesystem::path&, const JobHooks& hooks) {
+  hooks.on_event(job_json(job).dump());
+}
+
+void pretend_check(const JobRequest&) {}
+
+std::string pretend_name(const JobRequest& job) {
+  return "job-" + std::to_string(job.kind.index());
+}
+
 }  // namespace
 }  // namespace troupe
 
 int main(int argc, char** argv) {
-  const troupe::RoleCalls calls{troupe::pretend_role, troupe::pretend_standalone, troupe::pretend_generate,
-                                troupe::pretend_export};
+  const troupe::RoleCalls calls{.role = troupe::pretend_role,
+                                .standalone = troupe::pretend_standalone,
+                                .generate = troupe::pretend_generate,
+                                .export_model = troupe::pretend_export,
+                                .job = troupe::pretend_job,
+                                .checked_job = troupe::pretend_check,
+                                .name_of_job = troupe::pretend_name,
+                                .chat = troupe::pretend_chat,
+                                .eval = troupe::pretend_eval,
+                                .convert = troupe::pretend_convert};
   return troupe::command_line(argc, argv, calls, troupe::pretend_cast());
 }

@@ -115,11 +115,11 @@ TEST_P(EachShape, OwnKernelsAgreeWithTensorOperations) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Random, EachShape, testing::Values(odd_config(), full_config(), expert_config()),
-                         [](const auto& info) {
-                           const char* names[] = {"tied", "all_biases", "experts"};
-                           return std::string(names[info.index]);
-                         });
+std::string shape_name(const testing::TestParamInfo<DecoderConfig>& info) {
+  const char* names[] = {"tied", "all_biases", "experts"};
+  return names[info.index];
+}
+INSTANTIATE_TEST_SUITE_P(Random, EachShape, testing::Values(odd_config(), full_config(), expert_config()), shape_name);
 
 TEST(Weights, FloatAndBFloat16SourcesPackToTheSame) {
   const DecoderConfig config = odd_config();

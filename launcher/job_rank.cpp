@@ -1,7 +1,7 @@
-#include "roles/jobs/job_rank.hpp"
-
 #include <cstdlib>
 #include <stdexcept>
+
+#include "launcher/play_job.hpp"
 
 namespace troupe {
 namespace {
