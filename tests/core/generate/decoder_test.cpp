@@ -97,12 +97,23 @@ INSTANTIATE_TEST_SUITE_P(MiniMind, EachModel,
 
 class EachShape : public testing::TestWithParam<DecoderConfig> {};
 
+// Rounding to bfloat16 changes the experts of a token whose best ones are nearly equal; between equal experts it does
+// not matter. (float32, and the models above, have different ones.)
+void make_experts_alike(StateDict& weights) {
+  for (auto& [name, w] : weights) {
+    const size_t at = name.find(".experts.");
+    if (at != std::string::npos)
+      w = weights.at(name.substr(0, at) + ".experts.0" + name.substr(name.find('.', at + 9)));
+  }
+}
+
 // Random weights of unit gain, sizes that need padding everywhere, a sequence over many pages.
 TEST_P(EachShape, OwnKernelsAgreeWithTensorOperations) {
   const DecoderConfig& config = GetParam();
   const std::vector<int32_t> tokens = random_tokens(150, config.vocab_size, 1);
   for (at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-    const StateDict weights = random_weights(config, 11, dtype);
+    StateDict weights = random_weights(config, 11, dtype);
+    if (dtype == at::kBFloat16) make_experts_alike(weights);
     Engine plain(config, weights, {}, options_for({"plain", dtype}));
     const at::Tensor want = logits_of(plain, tokens);
     for (const std::string& name : kernels::available(dtype == at::kBFloat16)) {
