@@ -1,5 +1,6 @@
 // The single-role jobs: a subcommand each, a flag for every field of their settings.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <map>
 #include <memory>
 
@@ -97,14 +98,15 @@ void add_flags(CLI::App& command, std::string_view job, Settings& settings, Argu
       [&](const auto&... field) {
         [[maybe_unused]] const auto add = [&](std::string_view name, auto& value) {
           if (replaced(job, name)) return;
-          const std::string flag = "--" + std::string(name);
+          std::string flag = "--" + std::string(name);
+          std::ranges::replace(flag, '_', '-');  // as the command line spells them all
           const char* help = kHelp.at(name);
           CLI::Option* option = nullptr;
           if constexpr (std::is_same_v<std::remove_cvref_t<decltype(value)>, bool>)
             option = command.add_flag(flag, value, help);
           else
             option = command.add_option(flag, value, help)->capture_default_str();
-          arguments.flags[std::string(name)] = option->ignore_underscore();
+          arguments.flags[std::string(name)] = option;
         };
         (add(field.name, settings.*(field.member)), ...);
       },
@@ -147,7 +149,7 @@ void add_job(CLI::App& app, const RoleCalls& calls, int& exit_code) {
   command->add_flag("--plain", arguments->plain, "lines instead of the live display");
   command->footer(
       "Examples:\n  " + std::string(kExamples.at(Job::kName)) +
-      "\nFlags may be spelt with '-' for '_'. Ctrl-C stops cleanly with a checkpoint; --from_resume 1 goes on.");
+      "\nFlags may be spelt with '_' or '-'. Ctrl-C stops cleanly with a checkpoint; --from_resume 1 goes on.");
   command->callback([arguments, &own, &calls, &exit_code] {
     if (!arguments->config_file.empty()) read_file(*arguments, own);
     exit_code = play_job(arguments->request, arguments->plain, calls);
