@@ -106,7 +106,15 @@ TEST_F(CommandLine, EveryHelpTeachesByExample) {
                                                                                      {"chat"},
                                                                                      {"eval"},
                                                                                      {"convert"},
-                                                                                     {"data", "arithmetic"}}) {
+                                                                                     {"pretrain"},
+                                                                                     {"sft"},
+                                                                                     {"lora"},
+                                                                                     {"dpo"},
+                                                                                     {"reward"},
+                                                                                     {"distill"},
+                                                                                     {"distill-reason"},
+                                                                                     {"data", "arithmetic"},
+                                                                                     {"tokenizer", "train"}}) {
     std::vector<std::string> asked = words;
     asked.push_back("--help");
     const Ended ended = call(asked);
@@ -296,6 +304,26 @@ TEST_F(CommandLine, GenerateExportAndDataReachWhoDoesThem) {
   EXPECT_EQ(data.code, 0) << data.err;
   const std::string held_out = text_of(folder_ / "b.jsonl");
   EXPECT_EQ(std::count(held_out.begin(), held_out.end(), '\n'), 9);
+}
+
+TEST_F(CommandLine, TokenizerTrainWritesAFolderAndTestsIt) {
+  write_text(folder_ / "texts.jsonl", "{\"text\": \"low lower lowest\"}\n\n{\"text\": \"你好 low\", \"more\": 1}\n");
+  Ended ended = call({"tokenizer", "train", "--data", "texts.jsonl", "--out", "tok", "--vocab_size", "300"});
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  EXPECT_NE(ended.out.find("2 texts"), std::string::npos) << ended.out;
+  EXPECT_NE(ended.out.find("the texts give no more"), std::string::npos) << ended.out;
+  EXPECT_NE(ended.out.find("decodes to itself"), std::string::npos) << ended.out;
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"})
+    EXPECT_TRUE(std::filesystem::exists(folder_ / "tok" / name)) << name;
+  ended = call({"tokenizer", "train", "--data", "texts.jsonl", "--out", "tok2", "--limit", "1"});
+  EXPECT_NE(ended.out.find("1 texts"), std::string::npos) << ended.out;
+  ended = call({"tokenizer", "train", "--data", "train.jsonl", "--out", "tok3"});
+  EXPECT_EQ(ended.code, 1);
+  EXPECT_NE(ended.err.find("train.jsonl:1: expected an object with the string \"text\""), std::string::npos)
+      << ended.err;
+  EXPECT_EQ(call({"tokenizer", "train", "--data", "texts.jsonl", "--out", "tok3", "--vocab_size", "9"}).code, 1);
+  EXPECT_EQ(call({"tokenizer", "train", "--out", "tok3"}).code, 2);
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "tok3"));
 }
 
 }  // namespace

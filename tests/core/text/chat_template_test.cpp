@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "core/io/sha256.hpp"
 #include "tests/core/text/fixtures.hpp"
 
 namespace troupe {
@@ -94,6 +95,34 @@ TEST(ChatTemplate, RendersEachConstructAsJinjaDoes) {
       ADD_FAILURE() << source << "\n" << error.what();
     }
   }
+}
+
+// The digest is that of what transformers renders with MiniMind's own files.
+TEST(ChatTemplate, TakesToolsAndFurtherFieldsAsJson) {
+  const Tokenizer minimind =
+      Tokenizer::from_folder(std::filesystem::path(TROUPE_SOURCE_DIR) / "tests/oracles/data/text/minimind");
+  const TemplateVariables tools = {
+      {"tools", JsonText{R"([{"type":"function","function":{"name":"f","description":"d","parameters":)"
+                         R"({"type":"object","properties":{"x":{"type":"string"}}}}}])"}}};
+  const std::vector<ChatMessage> question = {{"user", "hi", ""}};
+  const std::string text = minimind.chat_template().render(question, true, tools);
+  EXPECT_EQ(text.size(), 596u);
+  Sha256 digest;
+  digest.update(text);
+  EXPECT_EQ(digest.finish_hex(), "93e20f01daf6bf39f6d1b932f63036f1d6736314d130db6a2d2a23458bc939cc");
+
+  const ChatTemplate fields("{% for m in messages %}{{ m.a | tojson }}{{ m.role }}{{ m.b is defined }}{% endfor %}", "",
+                            "");
+  const std::vector<ChatMessage> chat = {{"user", "x", R"({"a": {"z": [1, 2.5, null], "b": "<s>é"}, "role": "fake"})"}};
+  const RenderedChat rendered = fields.render_marked(chat, false);
+  EXPECT_EQ(rendered.text, R"({"z": [1, 2.5, null], "b": "<s>é"}userFalse)");
+  EXPECT_EQ(rendered.trusted.find('\1'), rendered.text.find("False"));
+  for (const char* wrong : {"{", "[]", "5", "{\"a\": \"\xFF\"}"}) {
+    const std::vector<ChatMessage> broken = {{"user", "x", wrong}};
+    EXPECT_THROW(fields.render(broken, false), std::invalid_argument) << wrong;
+  }
+  const TemplateVariables deep = {{"tools", JsonText{std::string(100'000, '[') + std::string(100'000, ']')}}};
+  EXPECT_THROW(fields.render(question, false, deep), std::invalid_argument);
 }
 
 TEST(ChatTemplate, NamesTheUnsupportedConstructAndItsLine) {

@@ -1,0 +1,159 @@
+// The single-role jobs' command lines: those of MiniMind's guide, with `troupe JOB` in place of `python trainer/...`.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/core/metrics/scratch_folder.hpp"
+
+namespace troupe {
+namespace {
+
+using nlohmann::json;
+
+class JobCommands : public testing::Test {
+ protected:
+  int call(const std::string& line) {
+    std::vector<std::string> words{PRETEND_TROUPE};
+    std::istringstream in(line);
+    for (std::string word; in >> word;) words.push_back(word);
+    const pid_t child = fork();
+    if (child == 0) {
+      std::vector<char*> argv;
+      for (std::string& word : words) argv.push_back(word.data());
+      argv.push_back(nullptr);
+      if (chdir(folder_.path().c_str()) != 0) _exit(126);
+      if (!freopen("out", "w", stdout) || !freopen("err", "w", stderr)) _exit(126);
+      execv(argv[0], argv.data());
+      _exit(127);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  }
+  // The settings that a line comes to.
+  json settings(const std::string& line) {
+    EXPECT_EQ(call(line + " --plain"), 0) << line << "\n" << text_of(folder_ / "err");
+    std::istringstream out(text_of(folder_ / "out"));
+    for (std::string text; std::getline(out, text);)
+      if (text.starts_with("{\"job\"")) return json::parse(text);
+    ADD_FAILURE() << "no settings: " << line << "\n" << text_of(folder_ / "out");
+    return json::object();
+  }
+
+  ScratchFolder folder_;
+};
+
+TEST_F(JobCommands, DefaultsAreThoseOfTheGuide) {
+  const auto expect = [&](const std::string& job, const json& wanted) {
+    const json all = settings(job);
+    for (const auto& [key, value] : wanted.items()) EXPECT_EQ(all.value(key, json()), value) << job << " " << key;
+  };
+  expect("pretrain", {{"save_weight", "pretrain"},
+                      {"epochs", 1},
+                      {"batch_size", 32},
+                      {"learning_rate", 5e-4},
+                      {"accumulation_steps", 8},
+                      {"max_seq_len", 512},
+                      {"from_weight", "none"},
+                      {"save_dir", "out"}});
+  expect("sft", {{"save_weight", "full_sft"},
+                 {"epochs", 2},
+                 {"batch_size", 16},
+                 {"learning_rate", 5e-7},
+                 {"accumulation_steps", 1},
+                 {"from_weight", "pretrain"},
+                 {"log_interval", 100}});
+  expect("lora", {{"lora_name", "lora_identity"},
+                  {"epochs", 50},
+                  {"batch_size", 32},
+                  {"learning_rate", 1e-4},
+                  {"log_interval", 10},
+                  {"save_interval", 1},
+                  {"from_weight", "full_sft"},
+                  {"save_dir", "out/lora"}});
+  expect("dpo", {{"save_weight", "dpo"},
+                 {"batch_size", 4},
+                 {"learning_rate", 4e-8},
+                 {"max_seq_len", 1024},
+                 {"beta", 0.1},
+                 {"dpo_logprob", "sum"}});
+  expect("distill", {{"save_weight", "full_dist"},
+                     {"epochs", 6},
+                     {"learning_rate", 5e-6},
+                     {"num_workers", 4},
+                     {"save_interval", 500},
+                     {"alpha", 0.5},
+                     {"temperature", 1.5},
+                     {"teacher_hidden_size", 768},
+                     {"teacher_num_layers", 16},
+                     {"student_hidden_size", 512},
+                     {"student_num_layers", 8}});
+  expect("distill-reason", {{"save_weight", "reason"},
+                            {"batch_size", 8},
+                            {"learning_rate", 1e-6},
+                            {"max_seq_len", 1024},
+                            {"from_weight", "dpo"},
+                            {"tag_weight", 10.0}});
+}
+
+// Every case of the guide; its data paths begin at the project's root.
+TEST_F(JobCommands, EveryLineOfTheGuideIsUnderstood) {
+  for (
+      const char* line :
+      {"pretrain --data_path ./dataset/pretrain_hq.jsonl",
+       "pretrain --epochs 1 --batch_size 32 --learning_rate 5e-4 --data_path ./dataset/pretrain_hq.jsonl --use_wandb",
+       "pretrain --batch_size 16 --learning_rate 3e-4 --hidden_size 768 --num_hidden_layers 16 --accumulation_steps 16",
+       "pretrain --batch_size 24 --learning_rate 5e-4 --hidden_size 640 --num_hidden_layers 8 --use_moe 1",
+       "pretrain --accumulation_steps 2 --use_wandb --wandb_project MiniMind-Pretrain --device cuda:0 --dtype bfloat16",
+       "pretrain --from_resume 1",
+       "sft --data_path ./dataset/sft_mini_512.jsonl --from_weight pretrain",
+       "sft --batch_size 8 --learning_rate 3e-7 --max_seq_len 1024 --data_path ./dataset/sft_1024.jsonl --save_weight "
+       "full_sft_1024 --from_weight full_sft",
+       "sft --epochs 1 --batch_size 4 --learning_rate 1e-7 --max_seq_len 2048 --accumulation_steps 4 --data_path "
+       "./dataset/sft_2048.jsonl --save_weight full_sft_2048",
+       "sft --batch_size 8 --learning_rate 3e-7 --hidden_size 768 --num_hidden_layers 16 --accumulation_steps 2",
+       "lora --lora_name lora_identity --data_path ./dataset/lora_identity.jsonl --from_weight full_sft",
+       "lora --lora_name lora_medical --batch_size 16 --learning_rate 5e-5 --data_path ./dataset/lora_medical.jsonl "
+       "--from_weight dpo",
+       "lora --lora_name lora_custom --epochs 30 --data_path ./dataset/lora_custom.jsonl --from_weight dpo",
+       "dpo --data_path ./dataset/dpo.jsonl --from_weight full_sft",
+       "dpo --learning_rate 3e-8 --beta 0.2 --save_weight dpo_beta02",
+       "dpo --batch_size 2 --learning_rate 2e-8 --hidden_size 768 --num_hidden_layers 16 --accumulation_steps 2",
+       "distill-reason --data_path ./dataset/r1_mix_1024.jsonl --from_weight dpo",
+       "distill-reason --data_path ./dataset/distill_opus45_reasoning.jsonl --save_weight reason_opus45",
+       "distill-reason --batch_size 4 --learning_rate 5e-7 --hidden_size 768 --num_hidden_layers 16 "
+       "--accumulation_steps 2",
+       "distill --teacher_hidden_size 768 --teacher_num_layers 16 --student_hidden_size 512 --student_num_layers 8",
+       "distill --teacher_hidden_size 512 --teacher_num_layers 8 --from_student_weight pretrain "
+       "--from_teacher_weight full_sft",
+       "distill --batch_size 16 --learning_rate 3e-6 --alpha 0.3 --temperature 2.0 --save_weight dist_base_to_small "
+       "--use_moe 0 --num_workers 4 --grad_clip 1.0 --log_interval 100 --save_interval 500"})
+    EXPECT_EQ(call(std::string(line) + " --plain"), 0) << line << "\n" << text_of(folder_ / "err");
+}
+
+TEST_F(JobCommands, AFileGivesSettingsAndFlagsWin) {
+  write_text(folder_ / "sft.json", R"({"job": "sft", "epochs": 7, "learning_rate": 0.001, "data_path": "mine.jsonl"})");
+  const json all = settings("sft --config sft.json --epochs 3");
+  EXPECT_EQ(all["epochs"], 3);
+  EXPECT_EQ(all["learning_rate"], 0.001);
+  EXPECT_EQ(all["data_path"], "mine.jsonl");
+  EXPECT_EQ(all["batch_size"], 16);
+  const json dpo = settings("dpo --beta 0.3");
+  EXPECT_EQ(dpo["beta"], 0.3);
+}
+
+TEST_F(JobCommands, WhatIsWrongIsNamed) {
+  write_text(folder_ / "bad.json", R"({"epochs": 7, "lerning_rate": 0.001})");
+  EXPECT_EQ(call("sft --config bad.json"), 1);
+  EXPECT_NE(text_of(folder_ / "err").find("bad.json:1: lerning_rate"), std::string::npos) << text_of(folder_ / "err");
+  EXPECT_EQ(call("sft --epochs many"), 2);
+  EXPECT_NE(text_of(folder_ / "err").find("--epochs"), std::string::npos) << text_of(folder_ / "err");
+  EXPECT_EQ(call("sft --no_such_flag 1"), 2);
+  EXPECT_EQ(call("distill --from_weight x"), 2);
+}
+
+}  // namespace
+}  // namespace troupe
