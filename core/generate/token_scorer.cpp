@@ -11,6 +11,8 @@ namespace {
 
 using kernels::kPageTokens;
 
+constexpr int64_t kPassesGathered = 4;  // worth of tokens computed, before their pages are given back
+
 // Pages of the sequences that go through together; given back whatever happens.
 class HeldPages {
  public:
@@ -51,7 +53,6 @@ struct ScoredSequence {
   int64_t start = 0;  // tokens before it are in shared pages
 
   int64_t end() const { return static_cast<int64_t>(tokens.size()) - 1; }  // the last token predicts nothing asked
-  std::span<const int32_t> prompt() const { return tokens.first(static_cast<size_t>(prompt_length)); }
 };
 
 struct Target {
@@ -87,7 +88,8 @@ class Scorer {
   void add(ScoredSequence s, bool share_prompts) {
     int64_t shared = share_prompts ? pages_shared_with_last(s) : 0;
     const int64_t own = round_up(s.end(), kPageTokens) / kPageTokens - shared;
-    if (!batch_.empty() && (rows_ + s.end() > limits_.max_rows || own > held_.num_free())) {
+    const int64_t rows = rows_ + s.end() - shared * kPageTokens;
+    if (!batch_.empty() && (rows > kPassesGathered * limits_.max_rows || own > held_.num_free())) {
       flush();
       shared = 0;
     }
@@ -123,10 +125,14 @@ class Scorer {
   }
 
  private:
-  // The last prompt token is computed for each sequence: it predicts the first of the response.
+  // Of the full pages at its front, those that hold the same tokens as the sequence before it. The last prompt token
+  // is computed for each sequence: it predicts the first of the response.
   int64_t pages_shared_with_last(const ScoredSequence& s) const {
-    if (batch_.empty() || !std::ranges::equal(batch_.back().prompt(), s.prompt())) return 0;
-    return (s.prompt_length - 1) / kPageTokens;
+    if (batch_.empty()) return 0;
+    const ScoredSequence& last = batch_.back();
+    const auto computed = last.tokens.first(static_cast<size_t>(last.end()));
+    const auto wanted = s.tokens.first(static_cast<size_t>(s.prompt_length - 1));
+    return (std::ranges::mismatch(wanted, computed).in1 - wanted.begin()) / kPageTokens;
   }
 
   void score(const std::vector<Target>& targets) {

@@ -16,8 +16,9 @@ struct ScoreLimits {
   int64_t max_logits = 0;  // rows of logits at a time
 };
 
-// See Engine::logprobs. Sequences whose prompts are equal and follow one another share the prompt's full pages
-// (`share_prompts`). Takes pages from the pool and gives them all back.
+// See Engine::logprobs. A sequence that begins as the one before it does shares the full pages of what is equal
+// (`share_prompts`): answers to one prompt, questions behind the same examples. Takes pages from the pool and gives
+// them all back.
 std::vector<float> score_tokens(CachedDecoder& decoder, PagePool& pages, const ScoreLimits& limits,
                                 std::span<const int32_t> tokens, std::span<const int32_t> prompt_lengths,
                                 std::span<const int32_t> response_lengths, double temperature, bool share_prompts);

@@ -123,6 +123,40 @@ TEST_F(NativeFiles, TakeAnAdapterAndStretchedPositions) {
                  "a .pth can't say that rotary positions are scaled");
 }
 
+TEST_F(NativeFiles, TakeAnAdapterOfTheForksForm) {
+  StateDict expected = converted(put("dpo_32.pth", minimind_config(32, 1, false)), at::kFloat);
+  const std::string path = "model.layers.0.self_attn.k_proj";
+  const at::Tensor a = at::randn({32, 4}), b = at::randn({4, 8});
+  save_pth(real_disk(), folder_ / "fork.pth", {{path + ".lora_A", a}, {path + ".lora_B", b}});
+  expected[path + ".weight"] += 16.0 / 4 * at::matmul(a, b).t();
+  expect_done(words({"--weight", "dpo", "--lora_weight", "fork.pth", "--dtype", "f32", "--to", "out/merged_32.pth"}),
+              folder_.path());
+  const StateDict merged = read_pth(folder_ / "out/merged_32.pth");
+  EXPECT_EQ(merged.size(), expected.size() + 1);  // the tied matrix twice
+  for (const auto& [name, tensor] : expected) EXPECT_TRUE(at::allclose(merged.at(name), tensor, 1e-5, 1e-5)) << name;
+}
+
+// The same model in both forms is the same model to those who use it.
+TEST_F(NativeFiles, ComputeWhatTheirFolderComputes) {
+  put("pretrain_32.pth", minimind_config(32, 1, false));
+  expect_done(words({"--weight", "pretrain", "--to", "hf", "--dtype", "f32"}), folder_.path());
+  const auto loss = [&](std::vector<std::string> words) {
+    const std::string text = kOracles / "evaluate/text.txt";
+    words.insert(words.begin(), {"eval", "--mode", "perplexity", "--data", text, "--output", "p.json", "--bos"});
+    const Ended ended = call(words, "", folder_.path());
+    EXPECT_EQ(ended.code, 0) << ended.err;
+    return parse_json_file(folder_ / "p.json")["log_likelihood"].get<double>();
+  };
+  const std::vector<std::string> native{"--load_from",         "model", "--weight", "pretrain", "--hidden_size", "32",
+                                        "--num_hidden_layers", "1"};
+  EXPECT_EQ(loss(native), loss({"--load_from", "hf"}));
+  std::vector<std::string> talk{"eval", "--mode", "manual", "--max_new_tokens", "8"};
+  talk.insert(talk.end(), native.begin(), native.end());
+  const Ended ended = call(talk, "Hello\n", folder_.path());
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  EXPECT_NE(ended.out.find("out/pretrain_32.pth, 0.2 M parameters"), std::string::npos) << ended.out;
+}
+
 TEST_F(NativeFiles, OfAnotherShapeAreNamedWithTheFlags) {
   put("full_sft_32.pth", minimind_config(32, 2, false));
   expect_refused({"--to", "hf"}, "out/full_sft_32.pth: \"model.layers.1.");

@@ -133,6 +133,36 @@ TEST_P(EachKernels, SlicesOfAPromptDoNotChangeItsBits) {
   expect_same(run(behind).at(3), want, "behind 410 prompt tokens");
 }
 
+TEST_P(EachKernels, ScoresBehindACommonBeginningAreThoseOfEachAlone) {
+  DecoderConfig config = odd_config();
+  config.max_positions = 1024;
+  Engine engine(config, random_weights(config, 8), {}, options());
+  const std::vector<int32_t> examples = random_tokens(700, config.vocab_size, 3);
+  std::vector<int32_t> tokens, prompts, responses;
+  std::vector<float> want;
+  // Equal for 700, 690, 300 tokens, not at all; prompts that end within what is equal.
+  for (const auto& [equal, own, response] : {std::tuple{700, 40, 1},
+                                             {700, 40, 3},
+                                             {690, 9, 2},
+                                             {300, 250, 5},
+                                             {0, 33, 4},
+                                             {700, 0, 1},
+                                             {160, 0, 60},
+                                             {161, 0, 7}}) {
+    std::vector<int32_t> sequence(examples.begin(), examples.begin() + equal);
+    const auto rest = random_tokens(own + response, config.vocab_size, static_cast<uint64_t>(equal + own));
+    sequence.insert(sequence.end(), rest.begin(), rest.end());
+    const std::vector<int32_t> prompt{equal + own}, scored{response};
+    const std::vector<float> alone = engine.logprobs(sequence, prompt, scored, 1);
+    want.insert(want.end(), alone.begin(), alone.end());
+    tokens.insert(tokens.end(), sequence.begin(), sequence.end());
+    prompts.push_back(equal + own);
+    responses.push_back(response);
+  }
+  EXPECT_EQ(engine.logprobs(tokens, prompts, responses, 1), want);
+  EXPECT_EQ(engine.stats().kv_tokens_held, 0);
+}
+
 TEST_P(EachKernels, ScoresOfAnAnswerAreTheBitsOfItsGeneration) {
   const DecoderConfig config = model();
   const StateDict weights = random_weights(config, 8);
