@@ -90,7 +90,7 @@ void add_tokenizer_commands(CLI::App& app, int& exit_code) {
   const auto arguments = std::make_shared<Arguments>();
   command->add_option("--data", arguments->data, "JSON-lines file with the field \"text\"")->required();
   command->add_option("--out", arguments->out, "folder to write the tokenizer into")->required();
-  command->add_option("--vocab_size", arguments->options.vocab_size, "tokens, special ones and bytes included")
+  command->add_option("--vocab-size", arguments->options.vocab_size, "tokens, special ones and bytes included")
       ->capture_default_str();
   command->add_option("--min_frequency", arguments->options.min_frequency, "a pair seen less often is not merged")
       ->capture_default_str();

@@ -393,10 +393,12 @@ TEST(OpenInTransformers, FoldersAreWritten) {
   const char* out = std::getenv("TROUPE_OPEN_IN_TRANSFORMERS_FOLDER");
   if (out == nullptr) GTEST_SKIP() << "TROUPE_OPEN_IN_TRANSFORMERS_FOLDER is not set";
   const std::filesystem::path root = out;
+  std::filesystem::remove_all(root);
   real_disk().create_dirs(root);
   for (const auto& folder : std::filesystem::directory_iterator(kModels)) {
     const std::string name = folder.path().filename();
     const LoadedModel model = load_model(folder.path(), at::kFloat);
+    if (model.config.moe.experts > 0) continue;  // transformers knows no MiniMind without MiniMind's own code
     // Small shards for one of them, the precision it had for another.
     const auto dtype = name == "llama_sharded_bf16" ? at::kBFloat16 : at::kFloat;
     save_model(
