@@ -11,6 +11,7 @@
 #include "core/metrics/summary.hpp"
 #include "launcher/run_display.hpp"
 #include "launcher/run_folder.hpp"
+#include "launcher/spawn.hpp"
 #include "launcher/stop_signals.hpp"
 
 namespace troupe {
@@ -39,13 +40,6 @@ Topology as_topology(const JobRequest& job) {
   NodeSection trainer;
   trainer.name.value = "trainer";
   out.nodes.push_back(trainer);
-  return out;
-}
-
-std::vector<std::string> own_arguments() {
-  std::vector<std::string> out;
-  std::ifstream file("/proc/self/cmdline", std::ios::binary);
-  for (std::string argument; std::getline(file, argument, '\0');) out.push_back(argument);
   return out;
 }
 
@@ -114,6 +108,7 @@ nlohmann::ordered_json job_json(const JobRequest& job) {
 }
 
 int play_job(const JobRequest& job, bool plain, const RoleCalls& calls) {
+  wait_without_spinning();
   JobRank rank = job_rank();
   const fs::path folder = job_folder(job, calls);
   if (rank.rank > 0) {  // rank 0 shows and writes

@@ -4,6 +4,7 @@
 #include "launcher/commands.hpp"
 #include "launcher/play.hpp"
 #include "launcher/run_folder.hpp"
+#include "launcher/spawn.hpp"
 #include "launcher/topology.hpp"
 
 namespace troupe {
@@ -41,6 +42,7 @@ void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& w
       "(130).");
   run->callback([arguments, calls, &words, &exit_code] {
     const Topology topology = load_topology(arguments->what, {arguments->overrides, {}, 0}, words);
+    if (topology.run.mode == RunMode::kStandalone) wait_without_spinning();
     exit_code = play(topology, make_run_folder(topology, arguments->run_folder), arguments->plain, calls);
   });
 
@@ -56,6 +58,7 @@ void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& w
     const std::filesystem::path folder = std::filesystem::absolute(arguments->what).lexically_normal();
     require_run(folder);
     const Topology topology = load_topology(folder / "topology.json", {arguments->overrides, {}, 0}, words);
+    if (topology.run.mode == RunMode::kStandalone) wait_without_spinning();
     exit_code = play(topology, folder, arguments->plain, calls);
   });
 }

@@ -1,5 +1,11 @@
 #include "launcher/spawn.hpp"
 
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+
 namespace troupe {
 namespace {
 
@@ -29,6 +35,25 @@ SupervisorOptions supervisor_options(const Topology& topology, const RunFile& ru
     }
   }
   return options;
+}
+
+std::vector<std::string> own_arguments() {
+  std::vector<std::string> out;
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  for (std::string argument; std::getline(file, argument, '\0');) out.push_back(argument);
+  return out;
+}
+
+void wait_without_spinning() {
+  if (std::getenv("OMP_WAIT_POLICY")) return;
+  setenv("OMP_WAIT_POLICY", "passive", 1);
+  setenv("GOMP_SPINCOUNT", "0", 1);
+  std::vector<std::string> arguments = own_arguments();
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  std::fflush(nullptr);
+  execv("/proc/self/exe", argv.data());  // where it fails, slower is better than not at all
 }
 
 }  // namespace troupe

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
+#include <vector>
 
 #include "actors/supervisor.hpp"
 #include "roles/run_file.hpp"
@@ -14,5 +16,14 @@ namespace troupe {
 SupervisorOptions supervisor_options(const Topology& topology, const RunFile& run,
                                      const std::filesystem::path& run_folder,
                                      const std::string& program = "/proc/self/exe");
+
+// The command line that this process was started with.
+std::vector<std::string> own_arguments();
+
+// Threads of parallel loops spin while they wait for each other, and where something else wants the core that takes it
+// from the very thread they wait for: measured on two busy cores, three quarters of all time went there. Their runtime
+// reads how to wait when it is loaded, so this starts the process anew, once, with OMP_WAIT_POLICY=passive; not where
+// the variable is set already. For commands that compute in the launcher's own process.
+void wait_without_spinning();
 
 }  // namespace troupe

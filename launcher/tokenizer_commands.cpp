@@ -92,10 +92,10 @@ void add_tokenizer_commands(CLI::App& app, int& exit_code) {
   command->add_option("--out", arguments->out, "folder to write the tokenizer into")->required();
   command->add_option("--vocab-size", arguments->options.vocab_size, "tokens, special ones and bytes included")
       ->capture_default_str();
-  command->add_option("--min_frequency", arguments->options.min_frequency, "a pair seen less often is not merged")
+  command->add_option("--min-frequency", arguments->options.min_frequency, "a pair seen less often is not merged")
       ->capture_default_str();
   command->add_option("--limit", arguments->limit, "lines to read; 0: all")->capture_default_str();
-  command->add_option("--chat_template", arguments->chat_template, "Jinja file; without it a ChatML template");
+  command->add_option("--chat-template", arguments->chat_template, "Jinja file; without it a ChatML template");
   command->footer(
       "Ids 0, 1, 2 are <|endoftext|> (pad, unk), <|im_start|> (bos), <|im_end|> (eos). The folder opens in\n"
       "transformers, and merges are those of the tokenizers library.\n"
