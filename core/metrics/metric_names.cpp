@@ -34,6 +34,13 @@ constexpr MetricName kNames[] = {
     {"staleness", "versions", "mean age of the sampled tokens: versions between sampling and update"},
     {"weights_version", "", "policy version after the step"},
     {"restarts", "", "restarts of roles since the run began"},
+    {"epoch", "", "epochs done, with the fraction of the one in work"},
+    {"logits_loss", "", "cross-entropy"},
+    {"aux_loss", "", "experts' load-balancing loss"},
+    {"dpo_loss", "", "loss of the preferences"},
+    {"ce_loss", "", "cross-entropy with the labels"},
+    {"distill_loss", "", "divergence from the teacher"},
+    {"margin", "", "mean preference for the chosen answer"},
 };
 
 }  // namespace
