@@ -34,15 +34,16 @@ void choose_experts(const MoeConfig& config, const float* probabilities, int32_t
   for (int64_t k = 0; k < config.per_token; ++k) weights[k] /= sum + 1e-20f;
 }
 
-void ExpertGroups::assign(const MoeConfig& config, std::span<const int32_t> chosen) {
+void ExpertGroups::assign(const MoeConfig& config, std::span<const int32_t> chosen, int64_t alignment) {
   const auto per_token = static_cast<size_t>(config.per_token), experts = static_cast<size_t>(config.experts),
              shared = static_cast<size_t>(config.shared_experts), slots = per_token + shared,
              tokens = chosen.size() / per_token;
   bounds.assign(experts + shared + 1, 0);
   for (const int32_t e : chosen) ++bounds[static_cast<size_t>(e) + 1];
+  for (size_t j = 1; j <= experts; ++j) bounds[j] = (bounds[j] + alignment - 1) / alignment * alignment;
   for (size_t j = experts; j < experts + shared; ++j) bounds[j + 1] = static_cast<int64_t>(tokens);
   for (size_t j = 0; j < experts + shared; ++j) bounds[j + 1] += bounds[j];
-  token.resize(tokens * slots);
+  token.assign(static_cast<size_t>(bounds.back()), -1);
   rows.resize(tokens * slots);
   std::vector<int64_t> next(bounds.begin(), bounds.end() - 1);
   for (size_t s = 0; s < tokens; ++s) {

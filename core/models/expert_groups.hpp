@@ -18,15 +18,16 @@ void check_experts(const MoeConfig& config);
 void choose_experts(const MoeConfig& config, const float* probabilities, int32_t* chosen, float* weights);
 
 // A block of rows for each expert, then one for each shared expert with all tokens; within a block rows are in the
-// order of the tokens. S tokens, K = per_token; R = S * (K + shared_experts) rows in all.
+// order of the tokens. S tokens, K = per_token; R = S * (K + shared_experts) rows in all, besides those that fill up an
+// expert's block to a multiple of `alignment`.
 struct ExpertGroups {
   std::vector<int64_t> bounds;  // [experts + shared_experts + 1]: block j is rows bounds[j] .. bounds[j + 1]
-  std::vector<int64_t> token;   // [R]: whose row it is
+  std::vector<int64_t> token;   // [R]: whose row it is, -1: nobody's
   std::vector<int64_t> rows;    // [S * (K + shared_experts)]: where a token's rows are, in the order of its choices,
                                 // then the shared experts'
 
   // chosen [S * K]. A stable counting sort.
-  void assign(const MoeConfig& config, std::span<const int32_t> chosen);
+  void assign(const MoeConfig& config, std::span<const int32_t> chosen, int64_t alignment = 1);
 };
 
 }  // namespace troupe

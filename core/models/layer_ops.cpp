@@ -197,8 +197,13 @@ void gather_rows(const at::Tensor& x, const at::Tensor& ids, at::Tensor& y) {
   const auto* from = static_cast<const std::byte*>(x.const_data_ptr());
   auto* to = static_cast<std::byte*>(y.mutable_data_ptr());
   for_rows(ids.size(0), x.size(1), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r)
-      std::memcpy(to + static_cast<size_t>(r) * bytes, from + static_cast<size_t>(id[r]) * bytes, bytes);
+    for (int64_t r = begin; r < end; ++r) {
+      std::byte* row = to + static_cast<size_t>(r) * bytes;
+      if (id[r] < 0)
+        std::memset(row, 0, bytes);
+      else
+        std::memcpy(row, from + static_cast<size_t>(id[r]) * bytes, bytes);
+    }
   });
 }
 

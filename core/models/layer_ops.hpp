@@ -27,7 +27,7 @@ void swiglu_backward(at::Tensor& gate_up, at::Tensor& y, const at::Tensor& weigh
 // sum [V, D] float32: row ids[s] += x[s] (float32), in the order of s.
 void add_rows(at::Tensor sum, const at::Tensor& ids, const at::Tensor& x);
 
-// y [R, D] = x[ids[r]]; ids int64 [R].
+// y [R, D] = x[ids[r]]; ids int64 [R]; -1 (on the CPU alone): zeros.
 void gather_rows(const at::Tensor& x, const at::Tensor& ids, at::Tensor& y);
 // y [S, D] T = base[s] + x[rows[s, 0]] + x[rows[s, 1]] + ..., added up in float32 in this order. x [R, D] T, rows int64
 // [S, J]; base float32 [S, D] or undefined: zero.

@@ -8,6 +8,8 @@
 namespace troupe::trunk {
 namespace {
 
+constexpr int64_t kRowAlignment = 32;
+
 // d aux / d p of each token (see MoeConfig): the counts are constants, so a sequence's tokens have one row in common.
 // A sequence that continues another is one of its own, with the tokens that are its own.
 at::Tensor balance_of(const MoeConfig& c, const std::vector<int32_t>& chosen, const std::vector<int32_t>& bounds) {
@@ -45,15 +47,17 @@ void route(const MoeConfig& c, const ParameterView& router, const at::Tensor& x,
   std::vector<float> weights(chosen.size());
   for (int64_t s = 0; s < tokens; ++s)
     choose_experts(c, p + s * c.experts, chosen.data() + s * per_token, weights.data() + s * per_token);
+  // The library compiles a bfloat16 product anew for every number of rows it meets on the CPU: let there be few.
   ExpertGroups groups;
-  groups.assign(c, chosen);
+  groups.assign(c, chosen, x.is_cpu() && x.scalar_type() == at::kBFloat16 ? kRowAlignment : 1);
 
   const int64_t slots = per_token + c.shared_experts;
-  const at::Tensor weight = at::ones({tokens * slots}, at::kFloat);
+  const at::Tensor weight = at::zeros({groups.bounds.back()}, at::kFloat);
   float* of_row = weight.mutable_data_ptr<float>();
   for (int64_t s = 0; s < tokens; ++s)
-    for (int64_t k = 0; k < per_token; ++k)
-      of_row[groups.rows[static_cast<size_t>(s * slots + k)]] = weights[static_cast<size_t>(s * per_token + k)];
+    for (int64_t k = 0; k < slots; ++k)
+      of_row[groups.rows[static_cast<size_t>(s * slots + k)]] =
+          k < per_token ? weights[static_cast<size_t>(s * per_token + k)] : 1.0f;
   const auto device = x.device();
   kept.bounds = std::move(groups.bounds);
   kept.token = at::tensor(groups.token, at::kLong).to(device);
@@ -93,18 +97,20 @@ void for_blocks(const std::vector<FeedForward>& blocks, const std::vector<int64_
 }  // namespace
 
 int64_t expert_rows(const MoeConfig& config, int64_t tokens) {
-  return tokens * (config.per_token + config.shared_experts);
+  return tokens * (config.per_token + config.shared_experts) + config.experts * (kRowAlignment - 1);
 }
 
 void Experts::forward(const MoeConfig& config, const at::Tensor& x, const std::vector<int32_t>* sequences,
                       ExpertActivations& kept, at::Tensor& gate_up, ExpertTemporaries& t, at::Tensor& y) const {
   route(config, router, x, sequences, kept);
-  gather_rows(x, kept.token, t.x);
+  const auto used = [&](const at::Tensor& rows) { return rows.narrow(0, 0, kept.bounds.back()); };
+  at::Tensor inputs = used(t.x), act = used(t.act);
+  gather_rows(x, kept.token, inputs);
   for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const auto& rows) {
     at::Tensor out = rows(gate_up);
     block.gate_up.forward(rows(t.x), out, false);
   });
-  swiglu(gate_up, t.act, kept.weight);
+  swiglu(used(gate_up), act, kept.weight);
   for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const auto& rows) {
     at::Tensor out = rows(t.y);
     block.down.forward(rows(t.act), out, false);
@@ -114,13 +120,15 @@ void Experts::forward(const MoeConfig& config, const at::Tensor& x, const std::v
 
 void Experts::backward(const MoeConfig& config, const at::Tensor& x, const at::Tensor& dy, float aux_gradient,
                        const ExpertActivations& kept, at::Tensor& gate_up, ExpertTemporaries& t, at::Tensor& dx) const {
-  gather_rows(dy, kept.token, t.x);
+  const auto used = [&](const at::Tensor& rows) { return rows.narrow(0, 0, kept.bounds.back()); };
+  at::Tensor inputs = used(t.x), act = used(t.act), both = used(gate_up);
+  gather_rows(dy, kept.token, inputs);
   for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const auto& rows) {
     at::Tensor dact = rows(t.act);
     block.down.backward_input(rows(t.x), dact, false);
   });
   const at::Tensor dweight = at::empty_like(kept.weight);
-  swiglu_backward(gate_up, t.act, kept.weight, dweight);
+  swiglu_backward(both, act, kept.weight, dweight);
   for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const auto& rows) {
     block.down.backward_weight(rows(t.act), rows(t.x), false);
     at::Tensor dinput = rows(t.y);
@@ -128,7 +136,7 @@ void Experts::backward(const MoeConfig& config, const at::Tensor& x, const at::T
   });
   const at::Tensor dscores = scores_gradient(config, kept, dweight, aux_gradient);
   if (router.grad.defined()) {
-    gather_rows(x, kept.token, t.x);
+    gather_rows(x, kept.token, inputs);
     for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const auto& rows) {
       block.gate_up.backward_weight(rows(t.x), rows(gate_up), false);
     });

@@ -3,7 +3,8 @@
 // Rows are grouped by expert (expert_groups.hpp), so that each expert is one product over its rows. A weight is
 // multiplied into its expert's activations before the last product: w (act W^T) = (w act) W^T.
 //
-// Router scores, p, w and their gradients are float32. S tokens, E experts, R rows, T the compute dtype.
+// Router scores, p, w and their gradients are float32. S tokens, E experts, R rows (S * (K + shared), and rows of zeros
+// that fill up blocks), T the compute dtype.
 #pragma once
 
 #include <vector>
@@ -26,11 +27,11 @@ struct ExpertActivations {
   at::Tensor token, rows;       // int64 [R], [S, K + shared]
   at::Tensor chosen;            // int64 [S, K]
   at::Tensor probabilities;     // float32 [S, E]
-  at::Tensor weight;            // float32 [R]; 1 for shared experts
+  at::Tensor weight;            // float32 [R]; 1 for shared experts, 0 where nobody's row is
   at::Tensor balance;           // float32 [S, E]: the layer's auxiliary loss is sum(balance * p); or undefined
 };
 
-// Written anew by every layer.
+// Written anew by every layer; R or more rows.
 struct ExpertTemporaries {
   at::Tensor x;    // T [R, D]: inputs of the rows, or gradients of their outputs
   at::Tensor act;  // T [R, I]
@@ -41,8 +42,8 @@ struct Experts {
   ParameterView router;             // G [E, D]; undefined: the layer is dense
   std::vector<FeedForward> blocks;  // the experts, then the shared ones
 
-  // y [S, D] is written, gate_up T [R, 2 I] too. `sequences`: bounds of the sequences (PackedTokens::cu_seqlens) when
-  // the auxiliary loss is wanted, else nullptr.
+  // y [S, D] is written, gate_up T [R or more, 2 I] too. `sequences`: bounds of the sequences
+  // (PackedTokens::cu_seqlens) when the auxiliary loss is wanted, else nullptr.
   void forward(const MoeConfig& config, const at::Tensor& x, const std::vector<int32_t>* sequences,
                ExpertActivations& kept, at::Tensor& gate_up, ExpertTemporaries& t, at::Tensor& y) const;
 
@@ -52,7 +53,7 @@ struct Experts {
                 const ExpertActivations& kept, at::Tensor& gate_up, ExpertTemporaries& t, at::Tensor& dx) const;
 };
 
-// R.
+// The most that R can be.
 int64_t expert_rows(const MoeConfig& config, int64_t tokens);
 
 }  // namespace troupe::trunk
