@@ -90,6 +90,23 @@ TEST(Answerer, ForgetsTheOldestWhenTheContextIsFullButNeverTheSystemsOrTheLast) 
   }
 }
 
+TEST(Answerer, AnAnswerMayFillAContextOfAnySize) {
+  ScratchFolder folder;
+  std::filesystem::copy(kModel, folder / "model");
+  std::string config = text_of(folder / "model/config.json");
+  const std::string positions = "\"max_position_embeddings\": ";
+  config.replace(config.find(positions + "512"), positions.size() + 3, positions + "8192");
+  write_text(folder / "model/config.json", config);
+  Answerer answerer({.load_from = folder / "model"}, {.threads = 1, .dtype = "f32", .device = "cpu"}, {});
+  const std::atomic<int> stop{1};  // that there is room is what counts
+  for (int64_t length = 1; length <= 32; ++length)
+    EXPECT_TRUE(answerer
+                    .answer(
+                        {{"user", std::string(static_cast<size_t>(length), 'z')}}, greedy(1'000'000), 1, 0,
+                        [](std::string_view) {}, &stop)
+                    .interrupted);
+}
+
 TEST(Answerer, StyleFollowsTheWeightsName) {
   ChatOptions options;
   EXPECT_FALSE(style_of(options).plain);
