@@ -9,20 +9,24 @@
 
 namespace troupe {
 
-// torch's generator on the CPU is the 32-bit Mersenne Twister of the standard, seeded with the seed's low half, and
-// randperm a Fisher-Yates shuffle from the front, which takes a remainder (and its bias).
+// torch's generator on the CPU is the 32-bit Mersenne Twister of the standard, seeded with the seed's low half.
+// randperm is a Fisher-Yates shuffle that takes remainders (and their bias): from the front with 32 bits a draw, or,
+// for so many numbers that the bias would tell, inside out with 64 bits.
 std::vector<int64_t> torch_permutation(int64_t n, uint64_t seed) {
   if (n < 0) throw std::invalid_argument("a permutation of " + std::to_string(n) + " numbers");
   std::vector<int64_t> order(static_cast<std::size_t>(n));
-  std::iota(order.begin(), order.end(), int64_t{0});
   std::mt19937 generator(static_cast<uint32_t>(seed));
-  // Beyond this torch draws 64 bits, so that the remainder stays nearly fair.
-  const bool wide = n >= int64_t{std::numeric_limits<uint32_t>::max()} / 20;
-  for (int64_t i = 0; i + 1 < n; ++i) {
-    uint64_t draw = generator();
-    if (wide) draw = draw << 32 | generator();
-    std::swap(order[static_cast<std::size_t>(i)],
-              order[static_cast<std::size_t>(i) + draw % static_cast<uint64_t>(n - i)]);
+  const auto size = static_cast<uint64_t>(n);
+  if (size < std::numeric_limits<uint32_t>::max() / 20) {
+    std::iota(order.begin(), order.end(), int64_t{0});
+    for (uint64_t i = 0; i + 1 < size; ++i) std::swap(order[i], order[i + generator() % (size - i)]);
+    return order;
+  }
+  for (uint64_t i = 0; i < size; ++i) {
+    const uint64_t high = generator();
+    const uint64_t other = (high << 32 | generator()) % (i + 1);
+    order[i] = order[other];
+    order[other] = static_cast<int64_t>(i);
   }
   return order;
 }

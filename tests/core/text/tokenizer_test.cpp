@@ -30,6 +30,21 @@ std::string random_text(std::mt19937& random) {
   return text;
 }
 
+TEST(Tokenizer, EncodesAsMiniMindDoes) {
+  const Tokenizer minimind =
+      Tokenizer::from_folder(std::filesystem::path(TROUPE_SOURCE_DIR) / "tests/oracles/data/text/minimind");
+  const std::pair<const char*, std::vector<int32_t>> golden[] = {{"你好", {5134}},
+                                                                 {"！", {2207}},
+                                                                 {"hello", {5125, 338}},
+                                                                 {"\n", {201}},
+                                                                 {"<think>", {30, 450, 1573, 32}},
+                                                                 {"</think>", {5540, 450, 1573, 32}},
+                                                                 {"<answer>", {30, 662, 89, 275, 32}},
+                                                                 {"</answer>", {5540, 662, 89, 275, 32}}};
+  for (const auto& [text, ids] : golden) EXPECT_EQ(minimind.encode(text, SpecialTokens::kParse), ids) << text;
+  EXPECT_EQ(minimind.vocab_size(), 6400);
+}
+
 TEST(Tokenizer, DecodesWhatItEncoded) {
   for (const char* name :
        {"gpt2", "smollm", "llama3", "deepseek_coder", "deepseek_v3", "split_next", "byte_fallback"}) {
