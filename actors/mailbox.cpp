@@ -25,7 +25,7 @@ constexpr Millis kWaitSlice{500};  // a waiting thread beats at least this often
 // Unless others want the core: giving way took longer than kGivingWay, and then sleeping is better, for a woken thread
 // is let in before those that compute. So it is for a while.
 constexpr std::chrono::microseconds kLookBeforeSleep{100};
-constexpr std::chrono::microseconds kGivingWay{30};
+constexpr std::chrono::microseconds kGivingWay{200};
 constexpr Millis kCrowdedFor{1000};
 
 constexpr std::size_t kMaxFrames = wire::kMaxAttachments + 2;
