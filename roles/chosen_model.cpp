@@ -67,6 +67,14 @@ ChosenModel load_native(const ModelChoice& choice, at::ScalarType dtype) {
                     .tokenizer = Tokenizer::from_folder(choice.load_from),
                     .origin = file,
                     .native = true};
+  // MiniMind's own vocabulary has 6400 tokens, another's as many as its file has rows.
+  if (const auto embedding = model.weights.find("model.embed_tokens.weight");
+      embedding != model.weights.end() && embedding->second.dim() == 2)
+    model.config.vocab_size = embedding->second.size(0);
+  if (model.tokenizer.vocab_size() > model.config.vocab_size)
+    throw std::runtime_error(file.string() + ": knows " + std::to_string(model.config.vocab_size) +
+                             " tokens, the tokenizer in " + choice.load_from.string() + " has " +
+                             std::to_string(model.tokenizer.vocab_size()));
   check_native(model.config, model.weights, file);
   return model;
 }

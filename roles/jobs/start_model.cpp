@@ -17,9 +17,13 @@ std::string file_stem(const std::string& weight, int64_t hidden_size, bool moe) 
   return weight + "_" + std::to_string(hidden_size) + (moe ? "_moe" : "");
 }
 
-// MiniMind's own file: every parameter by name; the tied output projection may be missing, tables may be there.
-StateDict native_weights(const fs::path& file, const DecoderConfig& config) {
+// MiniMind's own file: every parameter by name; the tied output projection may be missing, tables may be there. The
+// vocabulary is the file's.
+StateDict native_weights(const fs::path& file, DecoderConfig& config) {
   const StateDict stored = read_pth(file, at::kFloat);
+  if (const auto embedding = stored.find("model.embed_tokens.weight");
+      embedding != stored.end() && embedding->second.dim() == 2)
+    config.vocab_size = embedding->second.size(0);  // the file's own
   StateDict weights;
   for (const auto& [name, shape] : parameter_shapes(config)) {
     const auto found = stored.find(name);
@@ -50,8 +54,8 @@ StartModel start_model(const JobConfig& job, const std::string& from, int64_t hi
     throw std::runtime_error("--from_weight: " + from + " is neither a model folder (config.json) nor a GGUF file");
   StartModel out{.config = minimind_config(hidden_size, num_layers, job.use_moe == 1), .tokenizer = job.tokenizer};
   out.config.moe.aux_coefficient = compat.aux_coefficient;
-  out.config.vocab_size = load_tokenizer(job.tokenizer).vocab_size();
   if (from == "none") {
+    out.config.vocab_size = load_tokenizer(job.tokenizer).vocab_size();
     out.weights = initial_weights(out.config, static_cast<uint64_t>(job.seed));
     return out;
   }
