@@ -1,9 +1,11 @@
 // Small shared steps of the roles that compute with tensors.
 #pragma once
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <malloc.h>
 
+#include <optional>
 #include <string>
 
 #include "core/train/packed_batch.hpp"
@@ -23,14 +25,23 @@ inline void release_load_memory() {
   malloc_trim(0);
 }
 
-// "cpu", "cuda", "cuda:1". Throws std::invalid_argument for anything else.
-inline at::Device device_of(const NodeSection& node) {
+// "cpu", "cuda", "cuda:1", as `who` was told. Throws std::invalid_argument for anything else, and for a CUDA device
+// where there is none.
+inline at::Device usable_device(const std::string& text, const std::string& who) {
+  std::optional<at::Device> device;
   try {
-    return at::Device(node.device);
+    device.emplace(text);
   } catch (const c10::Error&) {
-    throw std::invalid_argument("node '" + *node.name + "': device '" + node.device +
-                                "', expected \"cpu\", \"cuda\" or \"cuda:N\"");
   }
+  if (!device || !(device->is_cpu() || device->is_cuda()))
+    throw std::invalid_argument(who + ": device '" + text + "', expected \"cpu\", \"cuda\" or \"cuda:N\"");
+  if (device->is_cuda() && !at::hasCUDA())
+    throw std::invalid_argument(who + ": device '" + text + "', but this machine or this build has no CUDA");
+  return *device;
+}
+
+inline at::Device device_of(const NodeSection& node) {
+  return usable_device(node.device, "node '" + *node.name + "'");
 }
 
 // The sequences of a message: int32 attachments as the training engine takes them.

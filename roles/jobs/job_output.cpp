@@ -5,6 +5,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <cstdio>
+#include <fstream>
 
 #include "core/config.hpp"
 #include "core/io/adapter_folder.hpp"
@@ -19,6 +20,15 @@ namespace {
 constexpr std::string_view kPeftPrefix = "base_model.model.";
 
 }  // namespace
+
+void require_writable(const std::filesystem::path& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  const std::filesystem::path probe = folder / ".troupe-writable";
+  const bool written = static_cast<bool>(std::ofstream(probe) << "probe" << std::flush);
+  std::filesystem::remove(probe, error);
+  if (!written) throw std::runtime_error(folder.string() + ": nothing can be written there");
+}
 
 StateDict native_adapter_names(const StateDict& adapters) {
   StateDict out;

@@ -46,6 +46,9 @@ class JobOutput {
   std::string adapter_base_;
 };
 
+// Makes the folder unless it is there. Throws std::runtime_error naming it when nothing can be written into it.
+void require_writable(const std::filesystem::path& folder);
+
 // MiniMind's names of adapter matrices for PEFT's: "model.layers.0.self_attn.q_proj.lora.A.weight".
 StateDict native_adapter_names(const StateDict& adapters);
 // LoRA matrices as MiniMind starts them, by PEFT's names: A normal(0, 0.02), B zero.

@@ -35,7 +35,7 @@ TrainConfig train_config(const JobConfig& config) {
           .adamw = {.learning_rate = config.learning_rate, .weight_decay = 0.01, .decay_norms_and_biases = true},
           .micro_batch_tokens = config.micro_batch_tokens,
           .max_grad_norm = config.grad_clip,
-          .device = at::Device(config.device)};
+          .device = usable_device(config.device, "--device")};
 }
 
 std::unique_ptr<TrainEngine> frozen_engine(const StartModel& model, const JobConfig& config) {
@@ -167,6 +167,8 @@ void run_job(const JobRequest& job, const JobRank& rank, const std::filesystem::
     if (rank.rank == 0 && hooks.on_event) hooks.on_event(line);
   };
   const Compat compat = compat_of(config.compat);
+  if (rank.rank == 0)  // before hours of training are lost to it
+    for (const std::string& folder : {config.save_dir, config.checkpoint_dir}) require_writable(folder);
   const JsonLines lines(config.data_path);
   std::optional<JsonLines> held_out;
   if (!config.eval_path.empty()) held_out.emplace(config.eval_path);

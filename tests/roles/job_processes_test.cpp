@@ -120,6 +120,15 @@ TEST_F(JobProcesses, AStoppedJobGoesOnToTheSameBits) {
   for (const auto& [name, value] : whole) EXPECT_TRUE(at::equal(value, resumed.at(name))) << name;
 }
 
+// Two processes did one batch of four samples each of the second epoch: two batches of one process.
+TEST_F(JobProcesses, AnotherNumberOfProcessesGoesOnWhereTheDataIs) {
+  ASSERT_EQ(run("changed", {"--epochs", "3", "--batch_size", "4", "--nproc", "2", "--max_steps", "3"}), 0)
+      << log("changed");
+  ASSERT_EQ(run("changed", {"--epochs", "3", "--batch_size", "4", "--from_resume", "1"}), 0) << log("changed");
+  EXPECT_NE(log("changed").find("going on after epoch 2, step 2"), std::string::npos) << log("changed");
+  EXPECT_EQ(read_metrics(home_ / "changed/run/metrics.jsonl").back().step, 12U);
+}
+
 TEST_F(JobProcesses, ARankThatMakesNoSenseIsNamed) {
   Process job = Process::spawn({.argv = {TROUPE_PROGRAM, "pretrain"},
                                 .env = {{"RANK", "2"}, {"WORLD_SIZE", "2"}, {"MASTER_PORT", "1"}},

@@ -196,6 +196,23 @@ TEST_F(Jobs, ALineThatCannotBeReadIsNamed) {
   EXPECT_FALSE(run(request).empty());
 }
 
+TEST_F(Jobs, WhatCannotBeUsedIsNamedBeforeAnythingIsTrained) {
+  const auto message = [](auto&& spoil) {
+    JobRequest request = job<SftJob>("unusable", "chat");
+    spoil(request.config);
+    try {
+      run(request);
+    } catch (const std::exception& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_EQ(message([](JobConfig& c) { c.save_dir = "/proc/nowhere"; }), "/proc/nowhere: nothing can be written there");
+  EXPECT_EQ(message([](JobConfig& c) { c.device = "abacus"; }),
+            "--device: device 'abacus', expected \"cpu\", \"cuda\" or \"cuda:N\"");
+  EXPECT_NE(message([](JobConfig& c) { c.data_path = "nope.jsonl"; }).find("nope.jsonl"), std::string::npos);
+}
+
 TEST_F(Jobs, SettingsOutOfRangeAreNamed) {
   const auto message = [](auto&& spoil) {
     JobRequest request = job<SftJob>("wrong", "chat");

@@ -67,6 +67,41 @@ TEST(PackedBatch, IsCutIntoWholeSequencesWithinTheBudget) {
   EXPECT_EQ(split_batch(batch, 0).size(), 1u);
 }
 
+TEST(PackedBatch, UnitsStayTogether) {
+  PackedBatch batch = small_batch();
+  batch.unit = 2;
+  std::vector<std::vector<int64_t>> sequences;
+  for (const MicroBatch& part : split_batch(batch, 60)) sequences.push_back(part.sequences);
+  EXPECT_EQ(sequences, (std::vector<std::vector<int64_t>>{{0, 1}, {2, 3}, {4, 5}}));
+  batch.unit = 4;
+  EXPECT_THROW(check_batch(batch, small_config().vocab_size), std::invalid_argument);
+}
+
+// Marked answer tokens alone are scored, in every split, and their log-probabilities are those of the whole batch.
+TEST(PackedBatch, ScoredTokensAreThoseMarked) {
+  const OneThread one;
+  PackedBatch batch = small_batch();
+  TrainEngine engine = small_engine(train_config());
+  const at::Tensor all = engine.logprobs(batch, 1.0).logprobs;
+  std::vector<int64_t> places;
+  for (int64_t i = 0; i < batch.response_tokens(); ++i) {
+    batch.scored.push_back(i % 3 == 1);
+    if (i % 3 == 1) places.push_back(i);
+  }
+  const at::Tensor expected = all.index_select(0, at::tensor(places, at::kLong));
+  EXPECT_EQ(batch.scored_tokens(), expected.size(0));
+  EXPECT_TRUE(at::allclose(engine.logprobs(batch, 1.0).logprobs, expected, 1e-6, 1e-6));
+  std::vector<at::Tensor> tokens_of;
+  int64_t counted = 0;
+  engine.accumulate(batch, 1.0, [&](const MicroBatch& part, const TokenOutputs& out) {
+    EXPECT_EQ(part.batch.scored_tokens(), out.logprobs.size(0));
+    EXPECT_TRUE(at::allclose(out.logprobs.detach(), expected.index_select(0, part.tokens_of), 1e-6, 1e-6));
+    counted += out.logprobs.size(0);
+    return -out.logprobs.sum();
+  });
+  EXPECT_EQ(counted, expected.size(0));
+}
+
 TEST(PackedBatch, RefusesWhatDoesNotFit) {
   const auto message = [](const std::function<void(PackedBatch&)>& spoil) {
     PackedBatch batch = small_batch();
