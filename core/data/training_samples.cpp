@@ -247,9 +247,15 @@ PreferencePair SampleMaker::preference(std::string_view text) const {
     if (!line.at(key, "a list of messages").is_string())
       return sample_of(answered_messages_of(line, key), tools_of(line, key));
     const bool has_messages = line.json().contains("conversations");
-    std::vector<ChatMessage> messages = has_messages ? messages_of(line, "conversations")
-                                                     : std::vector<ChatMessage>{{"user", line.string("prompt"), ""}};
-    messages.push_back({"assistant", line.string(key), ""});
+    std::vector<ChatMessage> messages;
+    if (has_messages) {
+      messages = messages_of(line, "conversations");
+    } else {
+      std::string prompt = line.string("prompt");
+      messages.push_back({"user", std::move(prompt), ""});
+    }
+    std::string answer = line.string(key);
+    messages.push_back({"assistant", std::move(answer), ""});
     return sample_of(messages, has_messages ? tools_of(line, "conversations") : TemplateVariables{});
   };
   PreferencePair pair{side("chosen"), side("rejected")};

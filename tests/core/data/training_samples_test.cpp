@@ -86,7 +86,8 @@ TEST(TrainingSamples, ConversationsAreTheOracles) {
 }
 
 TEST(TrainingSamples, TextsAreTheOracles) {
-  for (const nlohmann::json& oracle : samples()["texts"]) {
+  const nlohmann::json all = samples();
+  for (const nlohmann::json& oracle : all["texts"]) {
     const std::string line = oracle["line"].dump();
     for (const auto& [name, style] : {std::pair{"canonical", SampleStyle::kCanonical},
                                       {"december_2025", SampleStyle::kDecember2025},
