@@ -111,6 +111,7 @@ void write_questions(const std::vector<ArithmeticQuestion>& questions, const std
   std::string lines;
   for (const ArithmeticQuestion& q : questions)
     lines += OrderedJson{{"id", q.id}, {"prompt", q.prompt}, {"answer", q.answer}}.dump() + "\n";
+  if (file.has_parent_path()) real_disk().create_dirs(file.parent_path());
   write_file_atomically(real_disk(), file, lines);
 }
 

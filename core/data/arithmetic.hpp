@@ -45,7 +45,8 @@ struct ArithmeticTask {
 // Throws std::invalid_argument for an empty range, an unknown operation, or more questions than there are.
 ArithmeticTask make_arithmetic(const ArithmeticConfig& config);
 
-// JSON lines {"id", "prompt", "answer"}, written aside and renamed. Throws std::runtime_error naming the file.
+// JSON lines {"id", "prompt", "answer"}, written aside and renamed; missing folders are made. Throws std::runtime_error
+// naming the file.
 void write_questions(const std::vector<ArithmeticQuestion>& questions, const std::filesystem::path& file);
 
 }  // namespace troupe

@@ -83,10 +83,11 @@ TEST(Arithmetic, WritesFilesThatThePromptReaderReads) {
   ArithmeticConfig c;
   c.num_heldout = 5;
   const ArithmeticTask task = make_arithmetic(c);
-  const auto file = std::filesystem::temp_directory_path() / ("troupe_sums_" + std::to_string(getpid()) + ".jsonl");
+  const auto folder = std::filesystem::temp_directory_path() / ("troupe_sums_" + std::to_string(getpid()));
+  const auto file = folder / "in/train.jsonl";  // folders that are not there yet
   write_questions(task.train, file);
   const PromptFile read = read_prompts(file);
-  std::filesystem::remove(file);
+  std::filesystem::remove_all(folder);
   ASSERT_EQ(read.prompts.size(), task.train.size());
   for (std::size_t i = 0; i < task.train.size(); ++i) {
     EXPECT_EQ(read.prompts[i].text, task.train[i].prompt);
