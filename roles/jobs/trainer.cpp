@@ -32,9 +32,9 @@ Trainer::Trainer(const JobParts& parts, std::filesystem::path run_folder)
 
 Trainer::~Trainer() = default;
 
+// Every process draws as many samples: epoch_order() fills up the last round.
 int64_t Trainer::batches_per_epoch() const {
-  const auto samples =
-      static_cast<int64_t>(epoch_order(parts_.lines.size(), 0, parts_.group.rank(), parts_.group.size()).size());
+  const int64_t samples = (parts_.lines.size() + parts_.group.size() - 1) / parts_.group.size();
   return BatchSource::num_batches(samples, parts_.config.batch_size);
 }
 
