@@ -108,11 +108,8 @@ void add_lora(ChosenModel& model, const ModelChoice& choice) {
 void stretch_positions(DecoderConfig& config, const fs::path& origin) {
   if (config.rope.type != "default")
     throw std::runtime_error(origin.string() + ": its rotary positions are scaled already (" + config.rope.type + ")");
-  const DecoderConfig stretched = minimind_config(512, 1, false, true);
-  const double theta = config.rope.theta;
-  config.rope = stretched.rope;
-  config.rope.theta = theta;
-  config.max_positions = std::max(config.max_positions, stretched.max_positions);
+  config.rope = minimind_rope(config.rope.theta, true);
+  config.max_positions = std::max(config.max_positions, minimind_config(512, 1, false).max_positions);
 }
 
 }  // namespace
