@@ -1,15 +1,15 @@
 #include "core/data/jsonl.hpp"
 
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
 #include "core/io/disk.hpp"
+#include "core/io/mapped_file.hpp"
 
 namespace troupe {
 namespace {
@@ -34,24 +34,15 @@ struct JsonLines::State {
   explicit State(const std::filesystem::path& path) : file(path) {
     bytes = real_disk().open(path, OpenMode::kRead)->size();
     if (bytes == 0) return;
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) throw DiskError("open", path, errno);
-    void* at = ::mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-    const int error = errno;
-    ::close(fd);
-    if (at == MAP_FAILED) throw DiskError("map", path, error);
-    data = static_cast<const char*>(at);
-    ::madvise(at, bytes, MADV_SEQUENTIAL);
-  }
-  State(const State&) = delete;
-  ~State() {
-    if (data != nullptr) ::munmap(const_cast<char*>(data), bytes);
+    mapping.emplace(path, bytes);
+    data = reinterpret_cast<const char*>(mapping->data());
   }
 
   void find_lines(const Progress& progress) {
     const std::string_view all(data, bytes);
     uint64_t at = all.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0;
     uint64_t next_report = kProgressBytes;
+    if (mapping) mapping->advise(MADV_SEQUENTIAL);
     for (int64_t number = 1; at < bytes; ++number) {
       const void* newline = std::memchr(data + at, '\n', bytes - at);
       const uint64_t end = newline == nullptr ? bytes : static_cast<uint64_t>(static_cast<const char*>(newline) - data);
@@ -68,10 +59,11 @@ struct JsonLines::State {
       }
     }
     if (places.empty()) throw std::runtime_error(file.string() + ": holds no line");
-    ::madvise(const_cast<char*>(data), bytes, MADV_NORMAL);
+    mapping->advise(MADV_NORMAL);
   }
 
   std::filesystem::path file;
+  std::optional<MappedFile> mapping;  // none of an empty file
   const char* data = nullptr;
   uint64_t bytes = 0;
   std::vector<Place> places;

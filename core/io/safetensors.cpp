@@ -1,36 +1,13 @@
 #include "core/io/safetensors.hpp"
 
 #include <ATen/ATen.h>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 
 #include "core/config.hpp"
+#include "core/io/mapped_file.hpp"
 
 namespace troupe {
-
-// A file's bytes in memory, read-only.
-class MappedFile {
- public:
-  MappedFile(const std::filesystem::path& path, uint64_t bytes) : bytes_(bytes) {
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) throw DiskError("open", path, errno);
-    void* at = ::mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-    const int error = errno;
-    ::close(fd);
-    if (at == MAP_FAILED) throw DiskError("map", path, error);
-    data_ = static_cast<const std::byte*>(at);
-  }
-  MappedFile(const MappedFile&) = delete;
-  ~MappedFile() { ::munmap(const_cast<std::byte*>(data_), bytes_); }
-  const std::byte* data() const { return data_; }
-
- private:
-  const std::byte* data_;
-  const uint64_t bytes_;
-};
 
 namespace {
 
