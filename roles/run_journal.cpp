@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "protocol/wire.hpp"
+#include "roles/run_disk.hpp"
 
 namespace troupe {
 namespace {
@@ -52,7 +53,7 @@ void expect_experience(uint8_t type, uint64_t offset) {
 
 }  // namespace
 
-RunJournal::RunJournal(const std::filesystem::path& folder) : folder_(folder), journal_(real_disk(), folder) {
+RunJournal::RunJournal(const std::filesystem::path& folder) : folder_(folder), journal_(journal_disk(), folder) {
   read_journal(real_disk(), folder_, 0, [&](uint64_t offset, uint8_t type, std::span<const std::byte> payload) {
     expect_experience(type, offset);
     const uint64_t step = from_payload(payload).step;
