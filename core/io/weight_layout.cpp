@@ -266,4 +266,8 @@ std::string manifest_digest(const WeightManifest& m) {
   return hash.finish_hex();
 }
 
+double digest_metric(const WeightManifest& m) {
+  return static_cast<double>(std::stoull(m.digest.substr(0, 13), nullptr, 16));
+}
+
 }  // namespace troupe
