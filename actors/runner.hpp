@@ -146,7 +146,7 @@ void serve(R& role, Context& context) {
   Mailbox& mailbox = context.mailbox();
   bool busy = false;
   while (!mailbox.stopping()) {
-    const Instant now = std::chrono::steady_clock::now();
+    const Instant now = mailbox.now();
     if (!busy) mailbox.beat("idle");
     // The idle loop beats itself: it must come round well within the idle lease.
     if (const auto request = mailbox.next(busy ? now : now + Millis(500))) {
