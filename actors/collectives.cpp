@@ -12,6 +12,7 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "actors/fault_hooks.hpp"
 #include "actors/rendezvous.hpp"
 
 namespace troupe {
@@ -98,6 +99,7 @@ struct Group::Backend {
 
   template <class Begin>
   void run(const char* what, const Begin& begin) {
+    fault_point("collective");
     try {
       c10::intrusive_ptr<c10d::Work> work;
       auto completion = std::make_shared<Completion>();

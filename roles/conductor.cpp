@@ -3,6 +3,7 @@
 #include "core/metrics/report.hpp"
 #include "core/metrics/summary.hpp"
 #include "roles/model_source.hpp"
+#include "roles/run_disk.hpp"
 
 namespace troupe {
 namespace {
@@ -24,7 +25,7 @@ Conductor::Conductor(const RoleSetting& setting, Context& context)
       tokenizer_(load_tokenizer(*setting.topology.model)),
       loop_(setting_.topology, config_,
             read_tokenized_prompts(*setting.topology.prompts.file, tokenizer_, setting.topology.prompts), context,
-            real_disk(), setting.run_folder,
+            journal_disk(), setting.run_folder,
             [this](uint64_t step, MetricValues metrics) { end_step(step, std::move(metrics)); }) {
   const PromptsSection& prompts = setting_.topology.prompts;
   if (!prompts.held_out.empty())
