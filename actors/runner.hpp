@@ -151,7 +151,7 @@ void serve(R& role, Context& context) {
   Mailbox& mailbox = context.mailbox();
   bool busy = false;
   while (!mailbox.stopping()) {
-    const Instant now = std::chrono::steady_clock::now();
+    const Instant now = mailbox.now();
     if (!busy) {
       mailbox.beat("idle");
       fault_point("idle");

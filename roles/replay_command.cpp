@@ -82,7 +82,7 @@ class LoneLearner {
  private:
   const Topology topology_;
   const fs::path folder_;
-  Mailbox mailbox_;
+  SocketMailbox mailbox_;
   Context context_;
   Learner learner_;
 };

@@ -19,7 +19,7 @@ int run_role(const std::filesystem::path& run_folder, const std::string& node, u
   setting.threads = static_cast<int>(setting.node().threads);
   const RoleEntry& entry = role_entry(role_of(setting.node()));
   at::set_num_threads(setting.threads);
-  Mailbox mailbox(node_options(run, node, incarnation, epoch, entry.drives));
+  SocketMailbox mailbox(node_options(run, node, incarnation, epoch, entry.drives));
   Context context(mailbox);
   fault_point("load");
   entry.run(setting, context);

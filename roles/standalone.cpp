@@ -36,7 +36,7 @@ class RoleThread {
   }
 
   const RoleSetting setting_;
-  Mailbox mailbox_;
+  SocketMailbox mailbox_;
   std::string error_;
   std::atomic<bool> ended_{false};
   std::thread thread_;

@@ -4,6 +4,8 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <charconv>
+#include <limits>
 #include <bit>
 #include <cstring>
 
@@ -267,7 +269,10 @@ std::string manifest_digest(const WeightManifest& m) {
 }
 
 double digest_metric(const WeightManifest& m) {
-  return static_cast<double>(std::stoull(m.digest.substr(0, 13), nullptr, 16));
+  uint64_t bits = 0;
+  const char* end = m.digest.data() + std::min<std::size_t>(m.digest.size(), 13);
+  const bool read = std::from_chars(m.digest.data(), end, bits, 16).ptr == end && end != m.digest.data();
+  return read ? static_cast<double>(bits) : std::numeric_limits<double>::quiet_NaN();
 }
 
 }  // namespace troupe

@@ -46,7 +46,7 @@ JobGroup::JobGroup(const JobRank& rank) : rank_(rank) {
   options.node = "trainer/" + std::to_string(rank.rank);
   options.run = run;
   options.peers = {{kTable, {endpoint, ""}}};
-  members_->mailbox = std::make_unique<Mailbox>(options);
+  members_->mailbox = std::make_unique<SocketMailbox>(options);
   // A checkpoint or an evaluation of rank 0 keeps the others waiting, so the time is generous; a dead member is found
   // at once by its closed connection.
   members_->group = std::make_unique<Group>(
