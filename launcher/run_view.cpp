@@ -278,9 +278,10 @@ std::vector<std::string> RunView::phase_lines() {
     const auto found = nodes_.find(name);
     if (found == nodes_.end()) continue;
     NodeView& node = found->second;
-    // Only what matters before the first step: what takes long, and that it moves.
-    if (node.phase_told == node.status.phase || !steps_.empty()) continue;
+    // Before the first step: what takes long, and that it moves. After it only what holds the run up.
+    if (node.phase_told == node.status.phase) continue;
     node.phase_told = node.status.phase;
+    if (!steps_.empty() && node.status.phase != "disk_full") continue;
     if (node.status.phase.empty() || node.status.phase == "idle" || node.status.phase.starts_with("waiting")) continue;
     lines.push_back(name + ": " + node.status.phase +
                     (node.status.detail.empty() ? "" : " (" + fit(node.status.detail, 120, true) + ")"));
