@@ -79,6 +79,7 @@ int command_line(int argc, char** argv, const RoleCalls& calls, const Vocabulary
   add_chat_commands(app, calls, exit_code);
   add_data_commands(app, calls, exit_code);
   add_job_commands(app, calls, exit_code);
+  add_journal_commands(app, calls, words, exit_code);
   add_tokenizer_commands(app, exit_code);
   add_role_command(app, calls, exit_code);
   try {

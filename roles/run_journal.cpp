@@ -93,12 +93,17 @@ uint64_t RunJournal::end_of(uint64_t step) const {
   return step == last_step() ? journal_.end_offset() : offsets_.at(step);
 }
 
+JournalEnd visit_experiences(const std::filesystem::path& folder,
+                             const std::function<void(uint64_t, const Experience&)>& visit) {
+  return read_journal(real_disk(), folder, 0, [&](uint64_t offset, uint8_t type, std::span<const std::byte> payload) {
+    expect_experience(type, offset);
+    visit(offset, from_payload(payload));
+  });
+}
+
 std::vector<Experience> read_experiences(const std::filesystem::path& folder) {
   std::vector<Experience> out;
-  read_journal(real_disk(), folder, 0, [&](uint64_t offset, uint8_t type, std::span<const std::byte> payload) {
-    expect_experience(type, offset);
-    out.push_back(from_payload(payload));
-  });
+  visit_experiences(folder, [&](uint64_t, const Experience& batch) { out.push_back(batch); });
   return out;
 }
 

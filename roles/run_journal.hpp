@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <vector>
 
 #include "core/io/journal.hpp"
@@ -34,7 +35,11 @@ class RunJournal {
   std::vector<uint64_t> offsets_;  // of step i + 1's record
 };
 
-// All records of a journal that somebody else may be writing, in order.
+// Every record of a journal that somebody else may be writing, in order, and where the last whole one ends. Throws
+// std::runtime_error naming segment and offset of what is damaged or is no batch.
+JournalEnd visit_experiences(const std::filesystem::path& folder,
+                             const std::function<void(uint64_t offset, const Experience& batch)>& visit);
+// All of them at once.
 std::vector<Experience> read_experiences(const std::filesystem::path& folder);
 
 }  // namespace troupe

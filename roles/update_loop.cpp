@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/io/weight_layout.hpp"
 #include "roles/actor.hpp"
 
 namespace troupe {
@@ -64,6 +65,7 @@ std::optional<Updated> UpdateLoop::recover() {
       throw std::runtime_error(learner_.peer() + ": cannot be brought to step " + std::to_string(step));
   }
   publish_and_wait();
+  last->metrics["weights_digest"] = digest_metric(*manifest_);
   for (std::size_t i = 0; i < actors_.size(); ++i) bring_up_to_date(i);
   published_ = step;
   return last;
@@ -149,6 +151,7 @@ void UpdateLoop::pump() {
     published_ = manifest_->version;
     (*metrics_)["seconds_publish"] = seconds_since(stage_began_);
     (*metrics_)["weights_version"] = static_cast<double>(published_);
+    (*metrics_)["weights_digest"] = digest_metric(*manifest_);
     finished_ = std::move(metrics_);
     stage_ = Stage::kIdle;
   }
