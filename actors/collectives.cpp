@@ -12,6 +12,7 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "actors/fault_hooks.hpp"
 #include "actors/rendezvous.hpp"
 
 namespace troupe {
@@ -101,6 +102,7 @@ struct Group::Backend {
 
   template <class Begin>
   void run(const char* what, const Begin& begin) {
+    fault_point("collective");
     try {
       Works works;
       auto completion = std::make_shared<Completion>();

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "actors/exchange.hpp"
+#include "actors/fault_hooks.hpp"
 #include "actors/socket.hpp"
 
 namespace troupe {
@@ -161,6 +162,7 @@ std::vector<pollfd> SocketMailbox::Post::watched() {
 }
 
 void SocketMailbox::Post::run() {
+  name_fault_points(options_.node, options_.incarnation);
   std::unique_lock lock(mutex);
   while (!closing_) {
     pump();
@@ -218,6 +220,7 @@ bool SocketMailbox::Post::receive_answer(const std::string& peer, Socket& socket
 std::size_t SocketMailbox::Post::send_letters() {
   const std::vector<Letter> letters = exchange.take_letters();
   for (const Letter& letter : letters) {
+    fault_point("message");
     if (letter.to_peer) {
       links_.at(letter.address).send("", letter.frames);
     } else if (router_ && !letter.address.empty()) {

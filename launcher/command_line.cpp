@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "actors/fault_hooks.hpp"
 #include "core/config.hpp"
 #include "launcher/commands.hpp"
 
@@ -81,6 +82,7 @@ int command_line(int argc, char** argv, const RoleCalls& calls, const Vocabulary
   add_tokenizer_commands(app, exit_code);
   add_role_command(app, calls, exit_code);
   try {
+    ask_for_faults_of_environment();
     if (const int wrong = parse(app, argc, argv); wrong != 0) return wrong;
     return exit_code;
   } catch (const ConfigErrors& errors) {

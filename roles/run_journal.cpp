@@ -52,8 +52,9 @@ void expect_experience(uint8_t type, uint64_t offset) {
 
 }  // namespace
 
-RunJournal::RunJournal(const std::filesystem::path& folder) : folder_(folder), journal_(real_disk(), folder) {
-  read_journal(real_disk(), folder_, 0, [&](uint64_t offset, uint8_t type, std::span<const std::byte> payload) {
+RunJournal::RunJournal(Disk& disk, const std::filesystem::path& folder)
+    : disk_(disk), folder_(folder), journal_(disk, folder) {
+  read_journal(disk_, folder_, 0, [&](uint64_t offset, uint8_t type, std::span<const std::byte> payload) {
     expect_experience(type, offset);
     const uint64_t step = from_payload(payload).step;
     if (step != offsets_.size() + 1)
@@ -76,7 +77,7 @@ Experience RunJournal::read(uint64_t step) const {
   struct Found {};
   Experience out;
   try {  // the reader has no early stop: leave it by a throw of our own
-    read_journal(real_disk(), folder_, offsets_.at(step - 1),
+    read_journal(disk_, folder_, offsets_.at(step - 1),
                  [&](uint64_t offset, uint8_t type, std::span<const std::byte> payload) {
                    expect_experience(type, offset);
                    out = from_payload(payload);

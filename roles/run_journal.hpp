@@ -18,7 +18,7 @@ class RunJournal {
  public:
   // Opens for writing and reads the index of steps. Throws std::runtime_error naming the record when steps are not 1,
   // 2, 3 ... in order.
-  explicit RunJournal(const std::filesystem::path& folder);
+  RunJournal(Disk& disk, const std::filesystem::path& folder);
 
   uint64_t last_step() const { return offsets_.size(); }
   // Appends and syncs. The batch's step must be last_step() + 1.
@@ -28,6 +28,7 @@ class RunJournal {
   uint64_t end_of(uint64_t step) const;
 
  private:
+  Disk& disk_;
   std::filesystem::path folder_;
   Journal journal_;
   std::vector<uint64_t> offsets_;  // of step i + 1's record

@@ -11,14 +11,6 @@ namespace {
 // A learner or actor that fails this often in a row is not going to recover.
 constexpr int kMaxRepairs = 5;
 
-Instant now() {
-  return std::chrono::steady_clock::now();
-}
-
-double seconds_since(Instant from) {
-  return std::chrono::duration<double>(now() - from).count();
-}
-
 // All actors of a run take one publication, so they compute in one dtype.
 std::string dtype_of_actors(const Topology& topology) {
   std::string dtype;
@@ -35,16 +27,20 @@ std::string dtype_of_actors(const Topology& topology) {
 
 }  // namespace
 
-UpdateLoop::UpdateLoop(const RoleSetting& setting, Context& context, Handle<LearnerFace> learner,
-                       std::vector<Handle<ActorFace>> actors, RunJournal& journal)
-    : topology_(setting.topology),
-      run_folder_(setting.run_folder.string()),
+UpdateLoop::UpdateLoop(const Topology& topology, const std::filesystem::path& run_folder, Context& context,
+                       Handle<LearnerFace> learner, std::vector<Handle<ActorFace>> actors, RunJournal& journal)
+    : topology_(topology),
+      run_folder_(run_folder.string()),
       context_(context),
       learner_(std::move(learner)),
       actors_(std::move(actors)),
       journal_(journal),
-      dtype_(dtype_of_actors(setting.topology)),
-      deadline_(static_cast<int64_t>(setting.topology.transport.ask_timeout_s * 1000)) {}
+      dtype_(dtype_of_actors(topology)),
+      deadline_(static_cast<int64_t>(topology.transport.ask_timeout_s * 1000)) {}
+
+double UpdateLoop::seconds_since(Instant from) const {
+  return std::chrono::duration<double>(context_.now() - from).count();
+}
 
 Update UpdateLoop::update_of(const Experience& batch) const {
   return {.batch = batch, .temperature = topology_.sampling.temperature};
@@ -74,13 +70,13 @@ std::optional<Updated> UpdateLoop::recover() {
 }
 
 void UpdateLoop::start(const Experience& batch) {
-  const Instant began = now();
+  const Instant began = context_.now();
   journal_.append(batch);
   const uint64_t step = batch.step;
   metrics_ = MetricValues{{"seconds_journal", seconds_since(began)}};
   updating_ = learner_.ask(update_of(batch), options("update step " + std::to_string(step)));
   stage_ = Stage::kUpdating;
-  stage_began_ = now();
+  stage_began_ = context_.now();
 }
 
 template <class Reply, class Again>
@@ -116,7 +112,7 @@ void UpdateLoop::after_update(const Updated& updated) {
   (*metrics_)["seconds_update"] = seconds_since(stage_began_);
   publishing_ = learner_.ask(publish_of(updated.step), options("publish version " + std::to_string(updated.step)));
   stage_ = Stage::kPublishing;
-  stage_began_ = now();
+  stage_began_ = context_.now();
 }
 
 void UpdateLoop::pump() {
