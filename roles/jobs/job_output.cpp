@@ -81,11 +81,11 @@ void JobOutput::save_weights(TrainEngine& engine) const {
   save_pth(real_disk(), folder / (name_ + ".pth"), weights, at::kHalf);
 }
 
-void JobOutput::save_checkpoint(TrainEngine& engine, const JobPlace& place) const {
+void JobOutput::save_checkpoint(const StateDict& state, uint64_t step, const JobPlace& place) const {
   const Json extra{
       {"epoch", place.epoch}, {"step", place.step}, {"world_size", place.world_size}, {"tokens", place.tokens}};
-  const CheckpointMeta meta{.run = name_, .step = static_cast<uint64_t>(engine.step()), .extra = extra.dump()};
-  write_checkpoint(real_disk(), resume_folder(), meta, {{"learner", engine.state()}}, 2);
+  const CheckpointMeta meta{.run = name_, .step = step, .extra = extra.dump()};
+  write_checkpoint(real_disk(), resume_folder(), meta, {{"learner", state}}, 2);
 }
 
 void JobOutput::set_aside_checkpoints() const {
