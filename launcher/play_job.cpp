@@ -142,6 +142,7 @@ int play_job(const JobRequest& job, bool plain, const RoleCalls& calls) {
                        display.status(status);
                      },
                  .on_event = [&](const std::string& line) { display.event(line); },
+                 .on_preparing = [&](const std::string& what, double share) { display.preparing(what, share); },
                  .stop_requests = &stop_requests()});
     } catch (const std::exception& error) {
       code = 1;

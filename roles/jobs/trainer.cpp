@@ -57,10 +57,6 @@ void Trainer::show(const std::string& detail) const {
                           .nodes = {{.node = "trainer/0", .incarnation = 1, .phase = "train", .detail = detail}}});
 }
 
-bool Trainer::stop_asked() const {
-  return parts_.hooks.stop_requests && *parts_.hooks.stop_requests > 0;
-}
-
 // On another number of processes a batch of all of them holds another number of samples.
 void Trainer::resume() {
   const std::optional<JobPlace> found = parts_.output.load_checkpoint(parts_.engine);
@@ -129,8 +125,9 @@ Trainer::Ended Trainer::train_epoch() {
     }
     ++pending_;
     place_.step = step;
-    const bool last = step == iters, final = s == config.max_steps;
-    if (step % acc == 0 || final || (last && parts_.compat.flush_epoch)) update(s);
+    const int64_t shift = parts_.compat.counts_from_two ? 1 : 0;
+    const bool last = step == iters - shift, final = s == config.max_steps;
+    if ((step + shift) % acc == 0 || final || (last && parts_.compat.flush_epoch)) update(s);
     show("epoch " + std::to_string(place_.epoch + 1) + " of " + std::to_string(config.epochs) + ", batch " +
          std::to_string(step) + " of " + std::to_string(iters) +
          (figures.contains("loss") ? ", loss " + text_of(figures.at("loss")) : ""));
@@ -139,9 +136,9 @@ Trainer::Ended Trainer::train_epoch() {
     save_due_ |= parts_.saves_by_epoch ? epoch_save : step % config.save_interval == 0 || last;
     if (final) return Ended::kLimit;
     if (pending_ > 0) continue;  // a checkpoint holds no gradients: it waits for the optimizer step
-    if (save_due_ && !last) save();
+    if (save_due_ && step != iters) save();
     save_due_ = false;
-    if (parts_.group.sum(stop_asked() ? 1.0 : 0.0) > 0) return Ended::kStopped;
+    if (parts_.group.sum(stop_asked(parts_.hooks) ? 1.0 : 0.0) > 0) return Ended::kStopped;
   }
   return Ended::kEpoch;
 }

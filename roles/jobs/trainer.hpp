@@ -48,7 +48,6 @@ class Trainer {
   Figures evaluate();
   void tell(const std::string& line) const;
   void show(const std::string& detail) const;
-  bool stop_asked() const;
   int64_t batches_per_epoch() const;
   BatchSettings batch_settings() const;
 
