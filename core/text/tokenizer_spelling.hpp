@@ -1,5 +1,5 @@
-// The parts of a tokenizer.json as the `tokenizers` library spells them. Json: nlohmann::json, or ordered_json where the
-// file should read as the library's own.
+// The parts of a tokenizer.json as the `tokenizers` library spells them. Json: nlohmann::json, or ordered_json where
+// the file should read as the library's own.
 #pragma once
 
 #include <cstdint>
@@ -16,13 +16,8 @@ Json byte_level_part(bool add_prefix_space, bool use_regex) {
 
 template <class Json>
 Json added_token(int64_t id, const std::string& content, bool special) {
-  return {{"id", id},
-          {"content", content},
-          {"single_word", false},
-          {"lstrip", false},
-          {"rstrip", false},
-          {"normalized", false},
-          {"special", special}};
+  return {{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", false},
+          {"rstrip", false}, {"normalized", false}, {"special", special}};
 }
 
 // `vocabulary`: token to id; `merges`: pairs of tokens, the first merged first.
