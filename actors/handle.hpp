@@ -100,6 +100,8 @@ class Context {
   const std::string& node() const { return mailbox_->options().node; }
   uint64_t incarnation() const { return mailbox_->options().incarnation; }
 
+  Instant now() const { return mailbox_->now(); }
+
   // "I am alive and doing this": resets the lease. Call it at every phase and at least every few seconds within a long
   // one; costs well under a microsecond without a detail.
   void beat() { mailbox_->beat(); }
@@ -130,7 +132,7 @@ class Context {
       index.push_back(i);
     }
     if (slots.empty()) return std::nullopt;
-    const auto ready = mailbox_->wait_any(slots, std::chrono::steady_clock::now() + timeout);
+    const auto ready = mailbox_->wait_any(slots, now() + timeout);
     return ready ? std::optional(index[*ready]) : std::nullopt;
   }
   template <class Reply>

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "actors/exchange.hpp"
+#include "actors/fault_hooks.hpp"
 #include "actors/socket.hpp"
 
 namespace troupe {
@@ -48,7 +49,7 @@ NodeOptions completed(NodeOptions options) {
 }  // namespace
 
 // Sockets are used by whoever holds the mutex: the mailbox thread, or a working thread that asks, answers or waits.
-class Mailbox::Post {
+class SocketMailbox::Post {
  public:
   explicit Post(NodeOptions options);
   ~Post();
@@ -93,7 +94,7 @@ class Mailbox::Post {
   std::thread thread_;
 };
 
-Mailbox::Post::Post(NodeOptions options)
+SocketMailbox::Post::Post(NodeOptions options)
     : options_(completed(std::move(options))), pulse_(options_.phase), exchange(options_, pulse_) {
   if (!options_.endpoint.empty()) bind();
   wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -102,7 +103,7 @@ Mailbox::Post::Post(NodeOptions options)
   thread_ = std::thread([this] { run(); });
 }
 
-Mailbox::Post::~Post() {
+SocketMailbox::Post::~Post() {
   closing_ = true;
   wake();
   thread_.join();
@@ -112,12 +113,12 @@ Mailbox::Post::~Post() {
   close(wake_fd_);
 }
 
-void Mailbox::Post::wake() const {
+void SocketMailbox::Post::wake() const {
   const uint64_t one = 1;
   [[maybe_unused]] const auto written = write(wake_fd_, &one, sizeof one);  // full means it is awake anyway
 }
 
-std::string Mailbox::Post::oversize(const Encoded& message) const {
+std::string SocketMailbox::Post::oversize(const Encoded& message) const {
   std::size_t largest = message.body.bytes.size();
   for (const Frame& frame : message.attachments) largest = std::max(largest, frame.bytes.size());
   if (largest <= options_.max_frame_bytes) return "";
@@ -125,7 +126,7 @@ std::string Mailbox::Post::oversize(const Encoded& message) const {
          std::to_string(options_.max_frame_bytes);
 }
 
-void Mailbox::Post::bind() {
+void SocketMailbox::Post::bind() {
   router_ = Socket(options_.transport->context(), Socket::Kind::kRouter, options_.max_frame_bytes);
   if (is_tcp(options_.endpoint)) {
     if (options_.keys.secret_key.empty())
@@ -135,7 +136,7 @@ void Mailbox::Post::bind() {
   router_.bind(options_.endpoint, options_.node);
 }
 
-void Mailbox::Post::link(const std::string& peer) {
+void SocketMailbox::Post::link(const std::string& peer) {
   if (links_.contains(peer)) return;
   const auto known = options_.peers.find(peer);
   if (known == options_.peers.end()) throw std::invalid_argument(options_.node + " has no peer '" + peer + "'");
@@ -153,14 +154,15 @@ void Mailbox::Post::link(const std::string& peer) {
   wake();  // the thread has one more socket to watch
 }
 
-std::vector<pollfd> Mailbox::Post::watched() {
+std::vector<pollfd> SocketMailbox::Post::watched() {
   std::vector<pollfd> fds{{wake_fd_, POLLIN, 0}};
   if (router_) fds.push_back({router_.descriptor(), POLLIN, 0});
   for (const auto& [peer, socket] : links_) fds.push_back({socket.descriptor(), POLLIN, 0});
   return fds;
 }
 
-void Mailbox::Post::run() {
+void SocketMailbox::Post::run() {
+  name_fault_points(options_.node, options_.incarnation);
   std::unique_lock lock(mutex);
   while (!closing_) {
     pump();
@@ -182,7 +184,7 @@ void Mailbox::Post::run() {
 
 // Receives everything, tells the time, sends everything. Until a round without either: the descriptors tell of a change
 // only once, and using a socket may swallow it.
-void Mailbox::Post::pump() {
+void SocketMailbox::Post::pump() {
   const uint64_t slots_before = exchange.slots_done();
   const std::size_t queue_before = exchange.queue().size();
   const bool stopping_before = exchange.stopping();
@@ -199,7 +201,7 @@ void Mailbox::Post::pump() {
     announce();
 }
 
-bool Mailbox::Post::receive_request() {
+bool SocketMailbox::Post::receive_request() {
   auto arrived = router_.receive(1 + kMaxFrames);
   if (!arrived) return false;
   const std::string connection(arrived->frames[0].text());
@@ -208,16 +210,17 @@ bool Mailbox::Post::receive_request() {
   return true;
 }
 
-bool Mailbox::Post::receive_answer(const std::string& peer, Socket& socket) {
+bool SocketMailbox::Post::receive_answer(const std::string& peer, Socket& socket) {
   auto arrived = socket.receive(kMaxFrames);
   if (!arrived) return false;
   exchange.answer_arrived(peer, std::move(arrived->frames), std::chrono::steady_clock::now());
   return true;
 }
 
-std::size_t Mailbox::Post::send_letters() {
+std::size_t SocketMailbox::Post::send_letters() {
   const std::vector<Letter> letters = exchange.take_letters();
   for (const Letter& letter : letters) {
+    fault_point("message");
     if (letter.to_peer) {
       links_.at(letter.address).send("", letter.frames);
     } else if (router_ && !letter.address.empty()) {
@@ -228,8 +231,8 @@ std::size_t Mailbox::Post::send_letters() {
 }
 
 template <class Look>
-auto Mailbox::Post::wait(std::unique_lock<std::mutex>& lock, Instant until, const Look& look,
-                         const std::string& beat_detail) -> decltype(look()) {
+auto SocketMailbox::Post::wait(std::unique_lock<std::mutex>& lock, Instant until, const Look& look,
+                               const std::string& beat_detail) -> decltype(look()) {
   Instant now = std::chrono::steady_clock::now();
   const Instant look_until = now < crowded_until_ ? now : std::min(until, now + kLookBeforeSleep);
   ++lookers_;
@@ -262,44 +265,44 @@ auto Mailbox::Post::wait(std::unique_lock<std::mutex>& lock, Instant until, cons
 
 // ---- the mailbox --------------------------------------------------------------------------------------------------
 
-Mailbox::Mailbox(NodeOptions options) : post_(std::make_unique<Post>(std::move(options))) {}
-Mailbox::~Mailbox() = default;
+SocketMailbox::SocketMailbox(NodeOptions options) : post_(std::make_unique<Post>(std::move(options))) {}
+SocketMailbox::~SocketMailbox() = default;
 
-const NodeOptions& Mailbox::options() const {
+const NodeOptions& SocketMailbox::options() const {
   return post_->options();
 }
-void Mailbox::beat() {
+void SocketMailbox::beat() {
   post_->pulse().beat();
 }
-void Mailbox::beat(std::string_view phase, std::string_view detail) {
+void SocketMailbox::beat(std::string_view phase, std::string_view detail) {
   post_->pulse().beat(phase, detail);
 }
 
-RoleStatus Mailbox::status() const {
+RoleStatus SocketMailbox::status() const {
   const std::lock_guard lock(post_->mutex);
   return post_->exchange.status();
 }
-bool Mailbox::stopping() const {
+bool SocketMailbox::stopping() const {
   const std::lock_guard lock(post_->mutex);
   return post_->exchange.stopping();
 }
-std::string Mailbox::stop_reason() const {
+std::string SocketMailbox::stop_reason() const {
   const std::lock_guard lock(post_->mutex);
   return post_->exchange.stop_reason();
 }
-void Mailbox::request_stop(std::string reason) {
+void SocketMailbox::request_stop(std::string reason) {
   const std::lock_guard lock(post_->mutex);
   post_->exchange.stop(reason);
   post_->pump();
   post_->announce();
 }
-void Mailbox::set_generation(uint64_t generation) {
+void SocketMailbox::set_generation(uint64_t generation) {
   const std::lock_guard lock(post_->mutex);
   post_->exchange.set_generation(generation);
 }
 
-std::shared_ptr<AnswerSlot> Mailbox::ask(const std::string& peer, std::string_view type, Encoded message,
-                                         const AskOptions& options) {
+std::shared_ptr<AnswerSlot> SocketMailbox::ask(const std::string& peer, std::string_view type, Encoded message,
+                                               const AskOptions& options) {
   if (const std::string why = post_->oversize(message); !why.empty())
     throw std::invalid_argument(std::string(type) + ": " + why);
   if (options.id >= kFirstOwnId) throw std::invalid_argument(std::string(type) + ": a stable id must be below 2^40");
@@ -316,12 +319,12 @@ std::shared_ptr<AnswerSlot> Mailbox::ask(const std::string& peer, std::string_vi
   return slot;
 }
 
-bool Mailbox::done(const AnswerSlot& slot) const {
+bool SocketMailbox::done(const AnswerSlot& slot) const {
   const std::lock_guard lock(post_->mutex);
   return slot.done;
 }
 
-std::optional<std::size_t> Mailbox::wait_any(std::span<const std::shared_ptr<AnswerSlot>> slots, Instant until) {
+std::optional<std::size_t> SocketMailbox::wait_any(std::span<const std::shared_ptr<AnswerSlot>> slots, Instant until) {
   if (slots.empty()) return std::nullopt;
   const auto look = [&]() -> std::optional<std::size_t> {
     for (std::size_t i = 0; i < slots.size(); ++i)
@@ -334,12 +337,12 @@ std::optional<std::size_t> Mailbox::wait_any(std::span<const std::shared_ptr<Ans
   return post_->wait(lock, until, look, detail);
 }
 
-void Mailbox::forget(const std::shared_ptr<AnswerSlot>& slot) {
+void SocketMailbox::forget(const std::shared_ptr<AnswerSlot>& slot) {
   const std::lock_guard lock(post_->mutex);
   if (!slot->done) post_->exchange.withdraw(slot.get());
 }
 
-std::optional<Request> Mailbox::next(Instant until) {
+std::optional<Request> SocketMailbox::next(Instant until) {
   Exchange& exchange = post_->exchange;
   struct Found {
     std::optional<Request> request;  // without one: the node is stopping
@@ -362,7 +365,7 @@ std::optional<Request> Mailbox::next(Instant until) {
   return post_->wait(lock, until, look, "").request;
 }
 
-void Mailbox::answer(const Request& request, std::string_view type, Encoded reply) {
+void SocketMailbox::answer(const Request& request, std::string_view type, Encoded reply) {
   if (const std::string why = post_->oversize(reply); !why.empty())
     return fail(request, failure_code::kHandler, std::string(type) + ": " + why);
   const std::lock_guard lock(post_->mutex);
@@ -371,7 +374,7 @@ void Mailbox::answer(const Request& request, std::string_view type, Encoded repl
   post_->pump();
 }
 
-void Mailbox::fail(const Request& request, std::string_view code, const std::string& message) {
+void SocketMailbox::fail(const Request& request, std::string_view code, const std::string& message) {
   const std::lock_guard lock(post_->mutex);
   post_->exchange.answer(
       request.src, request.id,

@@ -90,39 +90,65 @@ struct AnswerSlot {
 
 class Mailbox {
  public:
-  // Binds and starts the thread; throws std::invalid_argument for options that make no sense (tcp:// without keys) and
-  // std::runtime_error when the endpoint can't be bound.
-  explicit Mailbox(NodeOptions options);
-  ~Mailbox();  // answers already given are flushed for up to half a second; open asks fail with kStopping
-  Mailbox(const Mailbox&) = delete;
-  Mailbox& operator=(const Mailbox&) = delete;
+  virtual ~Mailbox() = default;
 
-  const NodeOptions& options() const;
+  virtual const NodeOptions& options() const = 0;
+  virtual Instant now() const = 0;  // the time that deadlines are counted in; a simulator's is virtual
 
   // ---- the working thread's progress
-  void beat();
-  void beat(std::string_view phase, std::string_view detail = {});
-  RoleStatus status() const;
-  bool stopping() const;  // a Stop arrived, or request_stop was called, or a newer conductor was seen
-  std::string stop_reason() const;
-  void request_stop(std::string reason);
-  void set_generation(uint64_t generation);  // stands in the envelopes sent from now on
+  virtual void beat() = 0;
+  virtual void beat(std::string_view phase, std::string_view detail = {}) = 0;
+  virtual RoleStatus status() const = 0;
+  virtual bool stopping() const = 0;  // a Stop arrived, or request_stop was called, or a newer conductor was seen
+  virtual std::string stop_reason() const = 0;
+  virtual void request_stop(std::string reason) = 0;
+  virtual void set_generation(uint64_t generation) = 0;  // stands in the envelopes sent from now on
 
   // ---- asking
   // Throws std::invalid_argument when `peer` is not among the options' peers or a frame is over the size limit.
-  std::shared_ptr<AnswerSlot> ask(const std::string& peer, std::string_view type, Encoded message,
-                                  const AskOptions& options);
-  bool done(const AnswerSlot& slot) const;
+  virtual std::shared_ptr<AnswerSlot> ask(const std::string& peer, std::string_view type, Encoded message,
+                                          const AskOptions& options) = 0;
+  virtual bool done(const AnswerSlot& slot) const = 0;
   // Waits until any of the slots is done or the time has come, beating "waiting for ..." meanwhile; the index of a
   // done slot, or nothing.
-  std::optional<std::size_t> wait_any(std::span<const std::shared_ptr<AnswerSlot>> slots, Instant until);
-  void forget(const std::shared_ptr<AnswerSlot>& slot);  // the answer is no longer wanted: no more resends
+  virtual std::optional<std::size_t> wait_any(std::span<const std::shared_ptr<AnswerSlot>> slots, Instant until) = 0;
+  virtual void forget(const std::shared_ptr<AnswerSlot>& slot) = 0;  // the answer is no longer wanted: no more resends
 
   // ---- serving
   // The next request, or nothing when the time has come or the node is stopping. Expired requests are skipped.
-  std::optional<Request> next(Instant until);
-  void answer(const Request& request, std::string_view type, Encoded reply);
-  void fail(const Request& request, std::string_view code, const std::string& message);
+  virtual std::optional<Request> next(Instant until) = 0;
+  virtual void answer(const Request& request, std::string_view type, Encoded reply) = 0;
+  virtual void fail(const Request& request, std::string_view code, const std::string& message) = 0;
+};
+
+// The real one: ZeroMQ sockets and a thread.
+class SocketMailbox final : public Mailbox {
+ public:
+  // Binds and starts the thread; throws std::invalid_argument for options that make no sense (tcp:// without keys) and
+  // std::runtime_error when the endpoint can't be bound.
+  explicit SocketMailbox(NodeOptions options);
+  ~SocketMailbox()
+      override;  // answers already given are flushed for up to half a second; open asks fail with kStopping
+  SocketMailbox(const SocketMailbox&) = delete;
+  SocketMailbox& operator=(const SocketMailbox&) = delete;
+
+  const NodeOptions& options() const override;
+  Instant now() const override { return std::chrono::steady_clock::now(); }
+  void beat() override;
+  void beat(std::string_view phase, std::string_view detail = {}) override;
+  RoleStatus status() const override;
+  bool stopping() const override;
+  std::string stop_reason() const override;
+  void request_stop(std::string reason) override;
+  void set_generation(uint64_t generation) override;
+  std::shared_ptr<AnswerSlot> ask(const std::string& peer, std::string_view type, Encoded message,
+                                  const AskOptions& options) override;
+  bool done(const AnswerSlot& slot) const override;
+  std::optional<std::size_t> wait_any(std::span<const std::shared_ptr<AnswerSlot>> slots, Instant until) override;
+  void forget(const std::shared_ptr<AnswerSlot>& slot) override;
+  std::optional<Request> next(Instant until) override;
+  void answer(const Request& request, std::string_view type, Encoded reply) override;
+  void fail(const Request& request, std::string_view code, const std::string& message) override;
 
  private:
   class Post;

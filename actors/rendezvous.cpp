@@ -152,7 +152,7 @@ class RendezvousServer::Thread {
   }
 
  private:
-  Mailbox mailbox_;
+  SocketMailbox mailbox_;
   TableRole role_;
   std::thread thread_;
 };

@@ -20,6 +20,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "actors/fault_hooks.hpp"
 #include "actors/handle.hpp"
 
 namespace troupe {
@@ -43,6 +44,7 @@ class Responder {
 
   void reply(const typename M::Reply& reply) {
     Mailbox* mailbox = take();
+    fault_point("reply");
     try {
       mailbox->answer(request_, M::Reply::kName, encode(reply));
     } catch (const std::invalid_argument& error) {  // a NaN, or an attachment that contradicts itself
@@ -111,13 +113,16 @@ bool handle_as(R& role, Mailbox& mailbox, const Request& request) {
   if (request.type != M::kName) return false;
   const auto fail = [&](std::string_view code, const std::string& message) { mailbox.fail(request, code, message); };
   mailbox.beat(M::kName);
+  fault_point("request");
   guarded(
       [&] {
         const M message = decode<M>(request.body, request.attachments);
         if constexpr (AnswersLater<R, M>) {
           role.handle(message, Responder<M>(mailbox, request));
         } else {
-          mailbox.answer(request, M::Reply::kName, encode(role.handle(message)));
+          Encoded reply = encode(role.handle(message));
+          fault_point("reply");
+          mailbox.answer(request, M::Reply::kName, std::move(reply));
         }
       },
       fail);
@@ -146,8 +151,11 @@ void serve(R& role, Context& context) {
   Mailbox& mailbox = context.mailbox();
   bool busy = false;
   while (!mailbox.stopping()) {
-    const Instant now = std::chrono::steady_clock::now();
-    if (!busy) mailbox.beat("idle");
+    const Instant now = mailbox.now();
+    if (!busy) {
+      mailbox.beat("idle");
+      fault_point("idle");
+    }
     // The idle loop beats itself: it must come round well within the idle lease.
     if (const auto request = mailbox.next(busy ? now : now + Millis(500))) {
       dispatch(role, mailbox, *request);

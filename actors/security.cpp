@@ -95,6 +95,14 @@ KeyPair make_keys() {
   return {public_key.data(), secret_key.data()};
 }
 
+KeyPair keys_of(const std::array<uint8_t, 32>& secret_half) {
+  std::array<char, 41> public_key{}, secret_key{};
+  zmq_z85_encode(secret_key.data(), secret_half.data(), secret_half.size());
+  if (zmq_curve_public(public_key.data(), secret_key.data()) != 0)
+    throw std::runtime_error(std::string("CURVE keys can't be made: ") + zmq_strerror(errno));
+  return {public_key.data(), secret_key.data()};
+}
+
 std::shared_ptr<Transport> Transport::create(AllowList allowed) {
   return std::make_shared<ZmqTransport>(std::move(allowed));
 }

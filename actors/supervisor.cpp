@@ -64,7 +64,7 @@ class Supervisor::Loop {
 
   SupervisorOptions options_;
   SupervisionPolicy policy_;
-  Mailbox mailbox_;
+  SocketMailbox mailbox_;
   std::map<std::string, Process> processes_;
   std::map<std::string, std::string> failed_starts_;  // node -> why; told to the policy as an exit
   int stops_heeded_ = 0;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "actors/fault_hooks.hpp"
 #include "core/config.hpp"
 #include "launcher/commands.hpp"
 
@@ -78,9 +79,11 @@ int command_line(int argc, char** argv, const RoleCalls& calls, const Vocabulary
   add_chat_commands(app, calls, exit_code);
   add_data_commands(app, calls, exit_code);
   add_job_commands(app, calls, exit_code);
+  add_journal_commands(app, calls, words, exit_code);
   add_tokenizer_commands(app, exit_code);
   add_role_command(app, calls, exit_code);
   try {
+    ask_for_faults_of_environment();
     if (const int wrong = parse(app, argc, argv); wrong != 0) return wrong;
     return exit_code;
   } catch (const ConfigErrors& errors) {

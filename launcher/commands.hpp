@@ -4,7 +4,9 @@
 #pragma once
 
 #include "roles/jobs/run_job.hpp"
+#include "roles/journal_command.hpp"
 #include "roles/model_commands.hpp"
+#include "roles/replay_command.hpp"
 #include "roles/run_role.hpp"
 #include "roles/tiny_model.hpp"
 
@@ -27,6 +29,8 @@ struct RoleCalls {
   decltype(&chat_command) chat = nullptr;
   decltype(&eval_command) eval = nullptr;
   decltype(&convert_command) convert = nullptr;
+  decltype(&journal_command) journal = nullptr;
+  decltype(&replay_command) replay = nullptr;
 };
 
 struct Vocabulary;
@@ -38,8 +42,10 @@ void add_model_commands(CLI::App& app, const RoleCalls& calls, int& exit_code); 
 void add_chat_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);       // chat, eval, convert
 void add_data_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);       // data arithmetic, tiny-model
 void add_job_commands(CLI::App& app, const RoleCalls& calls, int& exit_code);        // pretrain, sft, lora, dpo ...
-void add_tokenizer_commands(CLI::App& app, int& exit_code);                          // tokenizer train
-void add_role_command(CLI::App& app, const RoleCalls& calls, int& exit_code);        // role (hidden)
+void add_journal_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& words,
+                          int& exit_code);                                     // journal, replay
+void add_tokenizer_commands(CLI::App& app, int& exit_code);                    // tokenizer train
+void add_role_command(CLI::App& app, const RoleCalls& calls, int& exit_code);  // role (hidden)
 
 // Parses, runs, and prints what went wrong as "troupe: ..." lines on stderr.
 int command_line(int argc, char** argv, const RoleCalls& calls, const Vocabulary& words);

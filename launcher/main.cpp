@@ -13,6 +13,8 @@ int main(int argc, char** argv) {
                                 .name_of_job = troupe::job_name,
                                 .chat = troupe::chat_command,
                                 .eval = troupe::eval_command,
-                                .convert = troupe::convert_command};
+                                .convert = troupe::convert_command,
+                                .journal = troupe::journal_command,
+                                .replay = troupe::replay_command};
   return troupe::command_line(argc, argv, calls, troupe::vocabulary());
 }

@@ -24,7 +24,7 @@ std::optional<RunStatus> ask_supervisor(const RunFile& run, const std::filesyste
       std::filesystem::file_time_type::clock::now() - std::filesystem::last_write_time(folder / "run.json");
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(since).count();
   const uint64_t incarnation = static_cast<uint64_t>(std::max<int64_t>(seconds, 0)) + 1;
-  Mailbox mailbox(node_options(run, std::string(kStatusNode), incarnation, run.epoch, false));
+  SocketMailbox mailbox(node_options(run, std::string(kStatusNode), incarnation, run.epoch, false));
   try {
     return Handle<SupervisorFace>(mailbox, "supervisor").ask(AskRun{}, {.deadline = 3s, .what = "status"}).get();
   } catch (const RemoteFailure&) {

@@ -1,5 +1,6 @@
 #include "roles/actor.hpp"
 
+#include "actors/fault_hooks.hpp"
 #include "core/io/weight_layout.hpp"
 #include "roles/compute.hpp"
 #include "roles/model_source.hpp"
@@ -85,6 +86,7 @@ Ack Actor::handle(const TakeWeights& m) {
   const WeightManifest& manifest = m.manifest;
   if (manifest.version == version_ && manifest.digest == digest_) return {.version = version_};
   context_.beat("take_weights", "version " + std::to_string(manifest.version));
+  fault_point("weights");
   check_manifest(manifest);
   const auto region =
       manifest.location == "chunks:" ? fetch_chunks(manifest) : open_region(manifest.location, kRegionDeadline);
@@ -92,10 +94,12 @@ Ack Actor::handle(const TakeWeights& m) {
   engine_->swap_weights(unpack(manifest, region->bytes(), region), manifest.version);
   version_ = manifest.version;
   digest_ = manifest.digest;
+  fault_point("weights.taken");
   return {.version = version_};
 }
 
 bool Actor::work() {
+  fault_point("generate");
   if (!engine_->step()) return false;
   while (const auto finished = engine_->take_finished()) reply(*finished);
   const EngineStats stats = engine_->stats();

@@ -46,7 +46,7 @@ Accuracy Evaluation::run(Generation& generation, uint64_t version) {
   while (generation.open() > 0 && !context_.stopping()) {
     std::vector<std::shared_ptr<AnswerSlot>> slots;
     generation.add_slots(slots);
-    context_.mailbox().wait_any(slots, std::chrono::steady_clock::now() + Millis(500));
+    context_.mailbox().wait_any(slots, context_.now() + Millis(500));
     while (const auto answer = generation.take()) {
       const TokenizedPrompt& prompt = prompts_[answer->draw & ~kEvaluationDraws];
       const bool truncated = answer->finish.as<uint8_t>()[0] == static_cast<uint8_t>(FinishReason::kLength);

@@ -6,11 +6,13 @@
 #include <cstdio>
 #include <numeric>
 
+#include "actors/fault_hooks.hpp"
 #include "core/config.hpp"
 #include "core/io/checkpoint.hpp"
 #include "core/io/weight_layout.hpp"
 #include "roles/compute.hpp"
 #include "roles/model_source.hpp"
+#include "roles/run_disk.hpp"
 
 namespace troupe {
 namespace {
@@ -189,6 +191,7 @@ Updated Learner::handle(const Update& m) {
   if (m.batch.step == step_ && last_) return *last_;
   if (m.batch.step != step_ + 1) fail_behind(what);
   context_.beat("update", what);
+  fault_point("update");
   Batch batch = read_batch(m.batch);
   const Instant began = std::chrono::steady_clock::now();
   if (config_.epochs * config_.mini_batches > 1)
@@ -205,6 +208,7 @@ Updated Learner::handle(const Update& m) {
   out.metrics["tokens_per_s_train"] = static_cast<double>(batch.packed.tokens.numel()) / seconds.count();
   ++step_;
   last_ = out;
+  fault_point("updated");
   return out;
 }
 
@@ -243,6 +247,7 @@ PublishedWeights Learner::handle(const PublishWeights& m) {
   if (m.version != step_) fail_behind("publish version " + std::to_string(m.version));
   if (published_ && published_->manifest.version == m.version) return {published_->manifest};
   context_.beat("publish", "version " + std::to_string(m.version));
+  fault_point("publish");
   const StateDict weights = config_.lora.rank > 0 ? engine_->model().merged()
                             : m.dtype == "f32"    ? engine_->weights()
                                                   : engine_->compute_weights();
@@ -295,7 +300,7 @@ Checkpointed Learner::handle(const Checkpoint& m) {
                             .step = step_,
                             .journal_offset = m.journal_offset,
                             .extra = Json(last_ ? last_->metrics : std::map<std::string, double>()).dump()};
-  const auto folder = write_checkpoint(real_disk(), m.folder, meta, {{"learner", engine_->state()}},
+  const auto folder = write_checkpoint(checkpoint_disk(), m.folder, meta, {{"learner", engine_->state()}},
                                        static_cast<int>(config_.keep_checkpoints));
   journal_offset_ = m.journal_offset;
   if (!m.export_folder.empty()) export_policy(m.export_folder);

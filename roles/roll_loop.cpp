@@ -17,10 +17,6 @@ double seconds(Instant from, Instant to) {
   return std::chrono::duration<double>(to - from).count();
 }
 
-Instant now() {
-  return std::chrono::steady_clock::now();
-}
-
 void check_rollouts(const Rollouts& r, int64_t group_size) {
   const auto lengths = r.lengths.as<int32_t>();
   const int64_t tokens = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
@@ -46,8 +42,10 @@ void check_scores(const Scores& scores, std::size_t expected, const std::string&
 }
 
 RollLoop::RollLoop(const Topology& topology, const ConductorConfig& config, Algorithm algorithm,
-                   std::vector<TokenizedPrompt> prompts, Roles roles, std::function<void(std::size_t)> bring_up_to_date)
+                   std::vector<TokenizedPrompt> prompts, Roles roles, const Context& context,
+                   std::function<void(std::size_t)> bring_up_to_date)
     : topology_(topology),
+      context_(context),
       config_(config),
       algorithm_(std::move(algorithm)),
       prompts_(std::move(prompts)),
@@ -62,7 +60,7 @@ const TokenizedPrompt& RollLoop::prompt_of(uint64_t draw) const {
 }
 
 void RollLoop::start(uint64_t number, uint64_t version) {
-  steps_[number].started = now();
+  steps_[number].started = context_.now();
   const auto count = static_cast<uint64_t>(config_.prompts_per_update);
   for (uint64_t draw = (number - 1) * count; draw < number * count; ++draw)
     generation_.start({.seed = topology_.run.seed,
@@ -100,7 +98,7 @@ void RollLoop::take_rollouts() {
                 .max_new_tokens = topology_.sampling.max_new_tokens};
     for (const uint8_t f : finish) score.truncated.push_back(f == static_cast<uint8_t>(FinishReason::kLength));
     group.asked = reward_.ask(score, {.deadline = deadline_, .what = "score draw " + std::to_string(draw)});
-    if (step.groups.size() == static_cast<std::size_t>(config_.prompts_per_update)) step.generated = now();
+    if (step.groups.size() == static_cast<std::size_t>(config_.prompts_per_update)) step.generated = context_.now();
   }
 }
 
@@ -109,7 +107,7 @@ void RollLoop::take_scores(Step& step) {
     if (group.scores || !group.asked.ready()) continue;
     group.scores = group.asked.get();
     check_scores(*group.scores, group.rollouts.texts.size(), reward_.peer());
-    if (++step.scored == static_cast<std::size_t>(config_.prompts_per_update)) step.rewarded = now();
+    if (++step.scored == static_cast<std::size_t>(config_.prompts_per_update)) step.rewarded = context_.now();
   }
 }
 
@@ -209,7 +207,7 @@ void RollLoop::finish(uint64_t number, Step& step) {
   rolled.metrics["groups_without_signal"] = advantages.zero_variance_fraction;
   rolled.metrics["seconds_generate"] = seconds(step.started, step.generated);
   rolled.metrics["seconds_reward"] = seconds(step.generated, step.rewarded);
-  rolled.metrics["seconds_reference"] = seconds(step.rewarded, now());
+  rolled.metrics["seconds_reference"] = seconds(step.rewarded, context_.now());
   rolled.metrics["tokens_per_s_generate"] =
       static_cast<double>(batch.behaviour_logprobs.numel()) / rolled.metrics["seconds_generate"];
   step.rolled = std::move(rolled);

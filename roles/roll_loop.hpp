@@ -19,7 +19,7 @@
 #include "roles/conductor_config.hpp"
 #include "roles/generation.hpp"
 #include "roles/prompt_source.hpp"
-#include "roles/setting.hpp"
+#include "roles/topology.hpp"
 
 namespace troupe {
 
@@ -37,7 +37,8 @@ class RollLoop {
     std::optional<Handle<ReferenceFace>> reference;
   };
   RollLoop(const Topology& topology, const ConductorConfig& config, Algorithm algorithm,
-           std::vector<TokenizedPrompt> prompts, Roles roles, std::function<void(std::size_t)> bring_up_to_date);
+           std::vector<TokenizedPrompt> prompts, Roles roles, const Context& context,
+           std::function<void(std::size_t)> bring_up_to_date);
 
   // Asks the actors for the answers of `step`, from policy `version`.
   void start(uint64_t step, uint64_t version);
@@ -71,6 +72,7 @@ class RollLoop {
   GroupAdvantages advantages_of(const Step& step) const;
 
   const Topology& topology_;
+  const Context& context_;
   const ConductorConfig config_;
   const Algorithm algorithm_;
   const std::vector<TokenizedPrompt> prompts_;

@@ -52,8 +52,9 @@ void expect_experience(uint8_t type, uint64_t offset) {
 
 }  // namespace
 
-RunJournal::RunJournal(const std::filesystem::path& folder) : folder_(folder), journal_(real_disk(), folder) {
-  read_journal(real_disk(), folder_, 0, [&](uint64_t offset, uint8_t type, std::span<const std::byte> payload) {
+RunJournal::RunJournal(Disk& disk, const std::filesystem::path& folder)
+    : disk_(disk), folder_(folder), journal_(disk, folder) {
+  read_journal(disk_, folder_, 0, [&](uint64_t offset, uint8_t type, std::span<const std::byte> payload) {
     expect_experience(type, offset);
     const uint64_t step = from_payload(payload).step;
     if (step != offsets_.size() + 1)
@@ -76,7 +77,7 @@ Experience RunJournal::read(uint64_t step) const {
   struct Found {};
   Experience out;
   try {  // the reader has no early stop: leave it by a throw of our own
-    read_journal(real_disk(), folder_, offsets_.at(step - 1),
+    read_journal(disk_, folder_, offsets_.at(step - 1),
                  [&](uint64_t offset, uint8_t type, std::span<const std::byte> payload) {
                    expect_experience(type, offset);
                    out = from_payload(payload);
@@ -92,12 +93,17 @@ uint64_t RunJournal::end_of(uint64_t step) const {
   return step == last_step() ? journal_.end_offset() : offsets_.at(step);
 }
 
+JournalEnd visit_experiences(const std::filesystem::path& folder,
+                             const std::function<void(uint64_t, const Experience&)>& visit) {
+  return read_journal(real_disk(), folder, 0, [&](uint64_t offset, uint8_t type, std::span<const std::byte> payload) {
+    expect_experience(type, offset);
+    visit(offset, from_payload(payload));
+  });
+}
+
 std::vector<Experience> read_experiences(const std::filesystem::path& folder) {
   std::vector<Experience> out;
-  read_journal(real_disk(), folder, 0, [&](uint64_t offset, uint8_t type, std::span<const std::byte> payload) {
-    expect_experience(type, offset);
-    out.push_back(from_payload(payload));
-  });
+  visit_experiences(folder, [&](uint64_t, const Experience& batch) { out.push_back(batch); });
   return out;
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <vector>
 
 #include "core/io/journal.hpp"
@@ -18,7 +19,7 @@ class RunJournal {
  public:
   // Opens for writing and reads the index of steps. Throws std::runtime_error naming the record when steps are not 1,
   // 2, 3 ... in order.
-  explicit RunJournal(const std::filesystem::path& folder);
+  RunJournal(Disk& disk, const std::filesystem::path& folder);
 
   uint64_t last_step() const { return offsets_.size(); }
   // Appends and syncs. The batch's step must be last_step() + 1.
@@ -28,12 +29,17 @@ class RunJournal {
   uint64_t end_of(uint64_t step) const;
 
  private:
+  Disk& disk_;
   std::filesystem::path folder_;
   Journal journal_;
   std::vector<uint64_t> offsets_;  // of step i + 1's record
 };
 
-// All records of a journal that somebody else may be writing, in order.
+// Every record of a journal that somebody else may be writing, in order, and where the last whole one ends. Throws
+// std::runtime_error naming segment and offset of what is damaged or is no batch.
+JournalEnd visit_experiences(const std::filesystem::path& folder,
+                             const std::function<void(uint64_t offset, const Experience& batch)>& visit);
+// All of them at once.
 std::vector<Experience> read_experiences(const std::filesystem::path& folder);
 
 }  // namespace troupe

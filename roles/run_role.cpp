@@ -2,12 +2,15 @@
 
 #include <ATen/Parallel.h>
 
+#include "actors/fault_hooks.hpp"
 #include "roles/role_table.hpp"
 #include "roles/run_file.hpp"
 
 namespace troupe {
 
 int run_role(const std::filesystem::path& run_folder, const std::string& node, uint64_t incarnation, uint64_t epoch) {
+  name_fault_points(node, incarnation);
+  fault_point("start");
   const RunFile run = read_run_file(run_folder);
   RoleSetting setting{.topology = read_run_topology(run_folder),
                       .run_folder = run_folder,
@@ -16,8 +19,9 @@ int run_role(const std::filesystem::path& run_folder, const std::string& node, u
   setting.threads = static_cast<int>(setting.node().threads);
   const RoleEntry& entry = role_entry(role_of(setting.node()));
   at::set_num_threads(setting.threads);
-  Mailbox mailbox(node_options(run, node, incarnation, epoch, entry.drives));
+  SocketMailbox mailbox(node_options(run, node, incarnation, epoch, entry.drives));
   Context context(mailbox);
+  fault_point("load");
   entry.run(setting, context);
   return 0;
 }

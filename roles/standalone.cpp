@@ -1,6 +1,7 @@
 #include <mutex>
 #include <thread>
 
+#include "actors/fault_hooks.hpp"
 #include "roles/role_table.hpp"
 #include "roles/run_file.hpp"
 #include "roles/run_role.hpp"
@@ -24,6 +25,8 @@ class RoleThread {
     // No at::set_num_threads here: it also sets the matrix library's count, which is the process's. The roles that
     // compute with tensors set it themselves, all to the same planned number.
     Context context(mailbox_);
+    name_fault_points(setting_.instance, 1);
+    fault_point("load");
     try {
       role_entry(role_of(setting_.node())).run(setting_, context);
     } catch (const std::exception& error) {  // the thread's end: the process's report is made elsewhere
@@ -33,7 +36,7 @@ class RoleThread {
   }
 
   const RoleSetting setting_;
-  Mailbox mailbox_;
+  SocketMailbox mailbox_;
   std::string error_;
   std::atomic<bool> ended_{false};
   std::thread thread_;

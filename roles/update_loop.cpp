@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/io/weight_layout.hpp"
 #include "roles/actor.hpp"
 
 namespace troupe {
@@ -10,14 +11,6 @@ namespace {
 
 // A learner or actor that fails this often in a row is not going to recover.
 constexpr int kMaxRepairs = 5;
-
-Instant now() {
-  return std::chrono::steady_clock::now();
-}
-
-double seconds_since(Instant from) {
-  return std::chrono::duration<double>(now() - from).count();
-}
 
 // All actors of a run take one publication, so they compute in one dtype.
 std::string dtype_of_actors(const Topology& topology) {
@@ -35,16 +28,20 @@ std::string dtype_of_actors(const Topology& topology) {
 
 }  // namespace
 
-UpdateLoop::UpdateLoop(const RoleSetting& setting, Context& context, Handle<LearnerFace> learner,
-                       std::vector<Handle<ActorFace>> actors, RunJournal& journal)
-    : topology_(setting.topology),
-      run_folder_(setting.run_folder.string()),
+UpdateLoop::UpdateLoop(const Topology& topology, const std::filesystem::path& run_folder, Context& context,
+                       Handle<LearnerFace> learner, std::vector<Handle<ActorFace>> actors, RunJournal& journal)
+    : topology_(topology),
+      run_folder_(run_folder.string()),
       context_(context),
       learner_(std::move(learner)),
       actors_(std::move(actors)),
       journal_(journal),
-      dtype_(dtype_of_actors(setting.topology)),
-      deadline_(static_cast<int64_t>(setting.topology.transport.ask_timeout_s * 1000)) {}
+      dtype_(dtype_of_actors(topology)),
+      deadline_(static_cast<int64_t>(topology.transport.ask_timeout_s * 1000)) {}
+
+double UpdateLoop::seconds_since(Instant from) const {
+  return std::chrono::duration<double>(context_.now() - from).count();
+}
 
 Update UpdateLoop::update_of(const Experience& batch) const {
   return {.batch = batch, .temperature = topology_.sampling.temperature};
@@ -68,19 +65,20 @@ std::optional<Updated> UpdateLoop::recover() {
       throw std::runtime_error(learner_.peer() + ": cannot be brought to step " + std::to_string(step));
   }
   publish_and_wait();
+  last->metrics["weights_digest"] = digest_metric(*manifest_);
   for (std::size_t i = 0; i < actors_.size(); ++i) bring_up_to_date(i);
   published_ = step;
   return last;
 }
 
 void UpdateLoop::start(const Experience& batch) {
-  const Instant began = now();
+  const Instant began = context_.now();
   journal_.append(batch);
   const uint64_t step = batch.step;
   metrics_ = MetricValues{{"seconds_journal", seconds_since(began)}};
   updating_ = learner_.ask(update_of(batch), options("update step " + std::to_string(step)));
   stage_ = Stage::kUpdating;
-  stage_began_ = now();
+  stage_began_ = context_.now();
 }
 
 template <class Reply, class Again>
@@ -116,7 +114,7 @@ void UpdateLoop::after_update(const Updated& updated) {
   (*metrics_)["seconds_update"] = seconds_since(stage_began_);
   publishing_ = learner_.ask(publish_of(updated.step), options("publish version " + std::to_string(updated.step)));
   stage_ = Stage::kPublishing;
-  stage_began_ = now();
+  stage_began_ = context_.now();
 }
 
 void UpdateLoop::pump() {
@@ -153,6 +151,7 @@ void UpdateLoop::pump() {
     published_ = manifest_->version;
     (*metrics_)["seconds_publish"] = seconds_since(stage_began_);
     (*metrics_)["weights_version"] = static_cast<double>(published_);
+    (*metrics_)["weights_digest"] = digest_metric(*manifest_);
     finished_ = std::move(metrics_);
     stage_ = Stage::kIdle;
   }

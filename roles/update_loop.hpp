@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,14 +15,14 @@
 #include "actors/handle.hpp"
 #include "core/metrics/metrics_log.hpp"
 #include "roles/run_journal.hpp"
-#include "roles/setting.hpp"
+#include "roles/topology.hpp"
 
 namespace troupe {
 
 class UpdateLoop {
  public:
-  UpdateLoop(const RoleSetting& setting, Context& context, Handle<LearnerFace> learner,
-             std::vector<Handle<ActorFace>> actors, RunJournal& journal);
+  UpdateLoop(const Topology& topology, const std::filesystem::path& run_folder, Context& context,
+             Handle<LearnerFace> learner, std::vector<Handle<ActorFace>> actors, RunJournal& journal);
 
   // Brings learner and actors to the journal's last step: after a start, a resume, a restart of the conductor. Returns
   // the learner's answer to the last step's update, if there is one.
@@ -53,6 +54,7 @@ class UpdateLoop {
   void publish_and_wait();
   void after_update(const Updated& updated);
   // Runs `stage`; when the learner turns out to be a new incarnation that is behind, feeds it first and asks again.
+  double seconds_since(Instant from) const;
   template <class Reply, class Again>
   std::optional<Reply> answer_of(Pending<Reply>& pending, Again again);
 

@@ -34,7 +34,7 @@ struct EchoRole {
 };
 
 void answer(const std::string& endpoint) {
-  Mailbox mailbox({.node = "echo/0", .run = "bench", .endpoint = endpoint});
+  SocketMailbox mailbox({.node = "echo/0", .run = "bench", .endpoint = endpoint});
   Context context(mailbox);
   EchoRole role;
   serve(role, context);
@@ -54,7 +54,7 @@ int main(int argc, char** argv) {
   }
   std::vector<double> microseconds;
   {
-    Mailbox mailbox({.node = "asker/0", .run = "bench", .peers = {{"echo/0", {endpoint, ""}}}});
+    SocketMailbox mailbox({.node = "asker/0", .run = "bench", .peers = {{"echo/0", {endpoint, ""}}}});
     const Handle<EchoFace> echo(mailbox, "echo/0");
     const Echo message{std::string(1024, 'x')};
     for (int i = 0; i < rounds + 100; ++i) {

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
 #include <cstring>
+#include <limits>
 
 #include "core/io/crc32c.hpp"
 #include "core/io/sha256.hpp"
@@ -264,6 +266,13 @@ std::string manifest_digest(const WeightManifest& m) {
   number(m.chunk_crc32c.size());
   for (const uint32_t crc : m.chunk_crc32c) number(crc);
   return hash.finish_hex();
+}
+
+double digest_metric(const WeightManifest& m) {
+  uint64_t bits = 0;
+  const char* end = m.digest.data() + std::min<std::size_t>(m.digest.size(), 13);
+  const bool read = std::from_chars(m.digest.data(), end, bits, 16).ptr == end && end != m.digest.data();
+  return read ? static_cast<double>(bits) : std::numeric_limits<double>::quiet_NaN();
 }
 
 }  // namespace troupe

@@ -38,4 +38,7 @@ StateDict unpack(const WeightManifest& manifest, std::span<const std::byte> byte
 // Hex SHA-256 over the layout and the checksums: the same bits have the same name, whatever version they are.
 std::string manifest_digest(const WeightManifest& manifest);
 
+// The first 52 bits of the manifest's digest: as many as a metric's number keeps. NaN for a digest that is no hex.
+double digest_metric(const WeightManifest& manifest);
+
 }  // namespace troupe

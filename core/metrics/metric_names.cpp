@@ -33,6 +33,7 @@ constexpr MetricName kNames[] = {
     {"seconds_", "s", "wall time of one phase of the step: generate, score, reward, journal, update, publish, ..."},
     {"staleness", "versions", "mean age of the sampled tokens: versions between sampling and update"},
     {"weights_version", "", "policy version after the step"},
+    {"weights_digest", "", "first 52 bits of the digest of the weights published after the step"},
     {"restarts", "", "restarts of roles since the run began"},
     {"epoch", "", "epochs done, with the fraction of the one in work"},
     {"logits_loss", "", "cross-entropy"},

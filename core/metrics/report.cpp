@@ -136,7 +136,7 @@ std::string draw_accuracy(const Columns& columns, const json& summary) {
 }
 
 std::string draw_all(const Columns& columns, const json& summary) {
-  std::set<std::string> shown{"time_s", "reward_std", "weights_version", "num_sequences", "accuracy"};
+  std::set<std::string> shown{"time_s", "reward_std", "weights_version", "weights_digest", "num_sequences", "accuracy"};
   std::string out = "<div class=\"charts\">\n";
   for (const Panel& panel : panels()) {
     out += draw_panel(panel, columns, shown);

@@ -91,15 +91,15 @@ void JobOutput::save_weights(TrainEngine& engine) const {
   save_pth(real_disk(), folder / (name_ + ".pth"), weights, at::kHalf);
 }
 
-void JobOutput::save_checkpoint(TrainEngine& engine, const JobPlace& place) const {
+void JobOutput::save_checkpoint(const StateDict& state, uint64_t step, const JobPlace& place) const {
   const Json extra{
       {"epoch", place.epoch}, {"step", place.step}, {"world_size", place.world_size}, {"tokens", place.tokens}};
-  const CheckpointMeta meta{.run = name_, .step = static_cast<uint64_t>(engine.step()), .extra = extra.dump()};
-  StateDict state = engine.state();
+  const CheckpointMeta meta{.run = name_, .step = step, .extra = extra.dump()};
+  StateDict kept = state;
   if (compat_.half_checkpoints)
-    for (auto& [tensor_name, tensor] : state)
+    for (auto& [tensor_name, tensor] : kept)
       if (!tensor_name.starts_with("optimizer.")) tensor = tensor.to(at::kHalf).to(at::kFloat);
-  write_checkpoint(real_disk(), resume_folder(), meta, {{"learner", std::move(state)}}, 2);
+  write_checkpoint(real_disk(), resume_folder(), meta, {{"learner", std::move(kept)}}, 2);
 }
 
 void JobOutput::set_aside_checkpoints() const {

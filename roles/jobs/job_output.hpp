@@ -28,8 +28,9 @@ class JobOutput {
 
   // <save_dir>/<name>.pth (float16) and <save_dir>/<name>/ (Hugging Face, or the PEFT adapter of a LoRA job).
   void save_weights(TrainEngine& engine) const;
-  // <checkpoint_dir>/<name>_resume/step-N/: full precision, optimizer and place; checksummed, written aside.
-  void save_checkpoint(TrainEngine& engine, const JobPlace& place) const;
+  // <checkpoint_dir>/<name>_resume/step-N/: full precision, optimizer and place; checksummed, written aside. `state` is
+  // the engine's after `step` updates.
+  void save_checkpoint(const StateDict& state, uint64_t step, const JobPlace& place) const;
   // A job that starts anew keeps the checkpoints of an earlier one as <name>_resume.before/.
   void set_aside_checkpoints() const;
   // Loads the newest checkpoint that verifies into the engine; none when there is none.

@@ -71,7 +71,7 @@ struct Served {
     thread.join();
   }
   EchoRole role;
-  Mailbox mailbox;
+  SocketMailbox mailbox;
   std::thread thread;
 };
 
@@ -121,7 +121,7 @@ INSTANTIATE_TEST_SUITE_P(All, Transports, testing::Values("inproc", "ipc", "tcp"
 
 TEST_P(Transports, CarryMessagesAndTheirTensors) {
   Served served(server_);
-  Mailbox mailbox(asker_);
+  SocketMailbox mailbox(asker_);
   const Handle<EchoFace> echo(mailbox, "echo/0");
   std::vector<float> values(100'000);
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
@@ -133,7 +133,7 @@ TEST_P(Transports, CarryMessagesAndTheirTensors) {
 }
 
 TEST_P(Transports, AnAskMayComeBeforeItsServer) {
-  Mailbox mailbox(asker_);
+  SocketMailbox mailbox(asker_);
   const Handle<EchoFace> echo(mailbox, "echo/0");
   auto pending = echo.ask(Echo{"early", {}}, {.deadline = 30s});
   std::this_thread::sleep_for(50ms);
@@ -144,7 +144,7 @@ TEST_P(Transports, AnAskMayComeBeforeItsServer) {
 
 TEST_P(Transports, AnswerInAnyOrder) {
   Served served(server_);
-  Mailbox mailbox(asker_);
+  SocketMailbox mailbox(asker_);
   Context context(mailbox);
   const auto echo = context.handle<EchoFace>("echo/0");
   std::vector<Pending<Echo>> pendings;
@@ -161,7 +161,7 @@ TEST_P(Transports, AnswerInAnyOrder) {
 
 TEST_P(Transports, CarryFailures) {
   Served served(server_);
-  Mailbox mailbox(asker_);
+  SocketMailbox mailbox(asker_);
   const Handle<EchoFace> echo(mailbox, "echo/0");
   const auto ask = [&](const char* text) {
     return [&echo, text] { echo.ask(Echo{text, {}}, {.deadline = 30s}).get(); };
@@ -193,7 +193,7 @@ TEST_F(Ipc, TheSocketIsForItsUserOnly) {
 
 TEST_F(Ipc, StatusIsAnsweredWhileTheHandlerComputes) {
   Served served(server);
-  Mailbox mailbox(asker);
+  SocketMailbox mailbox(asker);
   const Handle<EchoFace> echo(mailbox, "echo/0");
   auto slow = echo.ask(Echo{"hold", {}}, {.deadline = 60s});
   served.role.wait_for_handled(1);
@@ -211,7 +211,7 @@ TEST_F(Ipc, ACopyOfASlowRequestIsNotHandledTwice) {
   Served served(server);
   asker.resend_first = 50ms;
   asker.resend_cap = 100ms;
-  Mailbox mailbox(asker);
+  SocketMailbox mailbox(asker);
   const Handle<EchoFace> echo(mailbox, "echo/0");
   echo.ask(Echo{"sleep", {}}, {.deadline = 30s}).get();
   EXPECT_EQ(echo.ask(Count{}, {.deadline = 30s}).get().version, 1U);
@@ -221,14 +221,14 @@ TEST_F(Ipc, AStableIdGetsTheKeptAnswerAcrossTheAskersRestart) {
   Served served(server);
   for (uint64_t incarnation = 1; incarnation <= 2; ++incarnation) {
     asker.incarnation = incarnation;
-    Mailbox mailbox(asker);
+    SocketMailbox mailbox(asker);
     Handle<EchoFace>(mailbox, "echo/0").ask(Echo{"once", {}}, {.deadline = 30s, .id = 12}).get();
   }
   EXPECT_EQ(served.role.handled, 1U);
 }
 
 TEST_F(Ipc, ADeadlineEndsAnAskThatNobodyAnswers) {
-  Mailbox mailbox(asker);
+  SocketMailbox mailbox(asker);
   const Handle<EchoFace> echo(mailbox, "echo/0");
   try {
     echo.ask(Echo{"x", {}}, {.deadline = 400ms, .what = "echo draw 7"}).get();
@@ -241,7 +241,7 @@ TEST_F(Ipc, ADeadlineEndsAnAskThatNobodyAnswers) {
 }
 
 TEST_F(Ipc, WaitingBeatsTheLease) {
-  Mailbox mailbox(asker);
+  SocketMailbox mailbox(asker);
   auto pending = Handle<EchoFace>(mailbox, "echo/0").ask(Echo{}, {.deadline = 60s, .what = "echo draw 9"});
   const uint64_t before = mailbox.status().progress;
   EXPECT_FALSE(pending.wait_until(std::chrono::steady_clock::now() + 1600ms));
@@ -251,7 +251,7 @@ TEST_F(Ipc, WaitingBeatsTheLease) {
 
 TEST_F(Ipc, StopIsAcknowledgedAndHeeded) {
   auto served = std::make_unique<Served>(server);
-  Mailbox mailbox(asker);
+  SocketMailbox mailbox(asker);
   const Handle<EchoFace> echo(mailbox, "echo/0");
   auto begun = echo.ask(Echo{"hold", {}}, {.deadline = 60s});
   served->role.wait_for_handled(1);
@@ -267,7 +267,7 @@ TEST_F(Ipc, StopIsAcknowledgedAndHeeded) {
 
 TEST_F(Ipc, UnknownMessagesAreRefusedByName) {
   Served served(server);
-  Mailbox mailbox(asker);
+  SocketMailbox mailbox(asker);
   const auto slot = mailbox.ask("echo/0", "sing", encode(Status{}), {.deadline = 30s});
   mailbox.wait_any({&slot, 1}, std::chrono::steady_clock::now() + 30s);
   ASSERT_TRUE(slot->failure);
@@ -277,7 +277,7 @@ TEST_F(Ipc, UnknownMessagesAreRefusedByName) {
 
 TEST_F(Ipc, AMalformedAnswerIsAFailureThatNamesTheKey) {
   Served served(server);
-  Mailbox mailbox(asker);
+  SocketMailbox mailbox(asker);
   Pending<Ack> pending(mailbox, mailbox.ask("echo/0", Echo::kName, encode(Echo{"x", {}}), {.deadline = 30s}));
   EXPECT_EQ(code_of([&] { pending.get(); }), failure_code::kHandler);
 }
@@ -295,7 +295,7 @@ TEST_F(Ipc, MalformedFramesOnTheSocketHarmNobody) {
   }
   for (int i = 0; i < 1000; ++i) zmq_send(socket, "x", 1, ZMQ_SNDMORE);
   zmq_send(socket, "x", 1, 0);
-  Mailbox mailbox(asker);
+  SocketMailbox mailbox(asker);
   EXPECT_EQ(Handle<EchoFace>(mailbox, "echo/0").ask(Echo{"still here", {}}, {.deadline = 30s}).get().text,
             "still here");
   for (int i = 0; i < 1500 && served.mailbox.status().dropped_frames < 5; ++i) std::this_thread::sleep_for(20ms);
@@ -306,7 +306,7 @@ TEST_F(Ipc, MalformedFramesOnTheSocketHarmNobody) {
 
 TEST_F(Ipc, ThousandAsksAtOnceAreAllAnswered) {
   Served served(server);
-  Mailbox mailbox(asker);
+  SocketMailbox mailbox(asker);
   const Handle<EchoFace> echo(mailbox, "echo/0");
   std::vector<Pending<Echo>> pendings;
   for (int i = 0; i < 1000; ++i) pendings.push_back(echo.ask(Echo{std::to_string(i), {}}, {.deadline = 30s}));
@@ -316,8 +316,8 @@ TEST_F(Ipc, ThousandAsksAtOnceAreAllAnswered) {
 
 TEST_F(Ipc, ADriverServesNothing) {
   server.drives = true;
-  Mailbox driver(server);
-  Mailbox mailbox(asker);
+  SocketMailbox driver(server);
+  SocketMailbox mailbox(asker);
   const Handle<EchoFace> echo(mailbox, "echo/0");
   EXPECT_EQ(code_of([&] { echo.ask(Count{}, {.deadline = 30s}).get(); }), failure_code::kUnknownType);
   EXPECT_EQ(echo.ask(Status{}, {.deadline = 30s}).get().phase, "load");
@@ -339,7 +339,7 @@ struct Tcp : testing::Test {
                       Millis deadline = 1000ms) {
     NodeOptions options = node(name, "", {{"echo/0", {endpoint, server_key}}});
     options.keys = keys;
-    Mailbox mailbox(options);
+    SocketMailbox mailbox(options);
     return code_of([&] { Handle<EchoFace>(mailbox, "echo/0").ask(Echo{"hi", {}}, {.deadline = deadline}).get(); });
   }
 };
@@ -372,14 +372,14 @@ TEST_F(Tcp, ALetterWithoutEncryptionIsNotHeard) {
 }
 
 TEST_F(Tcp, WithoutKeysIsRefusedBeforeAnythingIsBound) {
-  EXPECT_THROW(Mailbox(node("echo/0", endpoint)), std::invalid_argument);
+  EXPECT_THROW(SocketMailbox(node("echo/0", endpoint)), std::invalid_argument);
 }
 
 TEST(MailboxOptions, ThatMakeNoSenseAreNamed) {
-  EXPECT_THROW(Mailbox(node("", "")), std::invalid_argument);
-  Mailbox mailbox(node("a", ""));
+  EXPECT_THROW(SocketMailbox(node("", "")), std::invalid_argument);
+  SocketMailbox mailbox(node("a", ""));
   EXPECT_THROW(mailbox.ask("nobody", "echo", encode(Status{}), {}), std::invalid_argument);
-  EXPECT_THROW(Mailbox(node("a", "ipc:///nowhere/at/all")), std::runtime_error);
+  EXPECT_THROW(SocketMailbox(node("a", "ipc:///nowhere/at/all")), std::runtime_error);
 }
 
 TEST(PrivateDirectory, IsMadeAndChecked) {

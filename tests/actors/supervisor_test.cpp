@@ -106,7 +106,7 @@ TEST_F(Supervised, AStopMessageStopsTheRunAndStatusTellsOfIt) {
     cli.run = "test";
     cli.epoch = 0;
     cli.peers = {{"supervisor/0", {"ipc://" + scratch.path() + "/supervisor-0", ""}}};
-    Mailbox mailbox(cli);
+    SocketMailbox mailbox(cli);
     const Handle<SupervisorFace> handle(mailbox, "supervisor/0");
     while (handle.ask(AskRun{}, {.deadline = 10s}).get().state != "running") std::this_thread::sleep_for(20ms);
     handle.ask(Stop{"asked from outside"}, {.deadline = 10s}).get();

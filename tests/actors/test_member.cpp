@@ -59,7 +59,7 @@ int main(int, char** argv) {
   options.run = "test";
   options.incarnation = static_cast<uint64_t>(std::atoi(argv[5]));
   options.peers = {{"rendezvous/0", {"ipc://" + folder + "/rendezvous", ""}}};
-  Mailbox mailbox(options);
+  SocketMailbox mailbox(options);
   at::Tensor state = at::zeros({100'000}), step = at::zeros({1}, at::kLong);
   uint64_t generation = 0;
   while (step.item<int64_t>() < 30) {

@@ -56,7 +56,7 @@ struct EchoRole {
 };
 
 int echo(const std::string& folder, const std::string& node) {
-  Mailbox mailbox(options_of(folder, node));
+  SocketMailbox mailbox(options_of(folder, node));
   Context context(mailbox);
   EchoRole role{folder, mailbox.options().incarnation};
   serve(role, context);
@@ -72,7 +72,7 @@ struct Asker {
 };
 
 int drive_once(const std::string& folder, const std::string& node, const std::string& text) {
-  Mailbox mailbox(options_of(folder, node));
+  SocketMailbox mailbox(options_of(folder, node));
   Context context(mailbox);
   Asker asker{text};
   drive(asker, context);

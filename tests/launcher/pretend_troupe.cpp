@@ -37,7 +37,7 @@ int pretend_role(const std::filesystem::path& run_folder, const std::string& nam
     return 3;
   }
   const bool drives = role_of(node) == "conductor";
-  Mailbox mailbox(node_options(read_run_file(run_folder), name, incarnation, epoch, drives));
+  SocketMailbox mailbox(node_options(read_run_file(run_folder), name, incarnation, epoch, drives));
   Context context(mailbox);
   if (drives) conduct(context, run_folder, node);
   while (!drives && !mailbox.stopping()) {

@@ -53,8 +53,9 @@ const TinyWorld& TinyWorld::get() {
   return world;
 }
 
-TroupeRun::TroupeRun(std::string name, const std::string& config, const std::vector<std::string>& sets)
-    : folder_(TinyWorld::get().folder / name), output_(folder_.string() + ".out") {
+TroupeRun::TroupeRun(std::string name, const std::string& config, const std::vector<std::string>& sets,
+                     std::vector<std::string> launch)
+    : launch_(std::move(launch)), folder_(TinyWorld::get().folder / name), output_(folder_.string() + ".out") {
   const std::string world = TinyWorld::get().folder.string();
   std::vector<std::string> arguments{"run", std::string(TROUPE_SOURCE_DIR) + "/configs/" + config, "--run-folder",
                                      folder_.string(), "--plain"};
@@ -81,6 +82,7 @@ void TroupeRun::resume(const std::vector<std::string>& more) {
 
 void TroupeRun::start(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), TROUPE_PROGRAM);
+  arguments.insert(arguments.begin(), launch_.begin(), launch_.end());
   launcher_.emplace(Process::spawn({.argv = std::move(arguments), .log_path = output_.string()}));
 }
 

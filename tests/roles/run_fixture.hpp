@@ -25,8 +25,10 @@ struct TinyWorld {
 // A `troupe run` or `troupe resume` and its folder.
 class TroupeRun {
  public:
-  // `name` is unique in the test; `sets` are --set arguments on top of the world's model and prompts.
-  TroupeRun(std::string name, const std::string& config, const std::vector<std::string>& sets);
+  // `name` is unique in the test; `sets` are --set arguments on top of the world's model and prompts; `launch` comes
+  // before the command.
+  TroupeRun(std::string name, const std::string& config, const std::vector<std::string>& sets,
+            std::vector<std::string> launch = {});
   ~TroupeRun();  // kills what still runs
   void resume(const std::vector<std::string>& more = {});
 
@@ -53,6 +55,7 @@ class TroupeRun {
 
  private:
   void start(std::vector<std::string> arguments);
+  const std::vector<std::string> launch_;
   std::filesystem::path folder_;
   std::filesystem::path output_;
   std::optional<Process> launcher_;
