@@ -83,11 +83,12 @@ struct Group::Backend {
   c10::intrusive_ptr<c10d::Backend> group;
   std::atomic<bool> aborted{false};
 
-  // Shared with a completion callback, which may come after the waiter has left.
+  // Shared with the completion callbacks, which may come after the waiter has left.
   struct Completion {
     std::mutex mutex;
     std::condition_variable changed;
-    bool done = false;
+    std::size_t open = 0;
+    bool failed = false;
   };
   std::mutex waiting_mutex;
   std::shared_ptr<Completion> waiting;
@@ -97,38 +98,44 @@ struct Group::Backend {
            " of " + std::to_string(options.size);
   }
 
+  using Works = std::vector<c10::intrusive_ptr<c10d::Work>>;
+
   template <class Begin>
   void run(const char* what, const Begin& begin) {
     fault_point("collective");
     try {
-      c10::intrusive_ptr<c10d::Work> work;
+      Works works;
       auto completion = std::make_shared<Completion>();
       {
         const std::lock_guard lock(mutex);
         if (aborted) throw std::runtime_error("aborted");
-        work = begin(*group);
+        works = begin(*group);
+        completion->open = works.size();
         const std::lock_guard waiting_lock(waiting_mutex);
         waiting = completion;
       }
-      wait(*work, completion);
+      wait(works, completion);
     } catch (const std::exception& error) {
       throw std::runtime_error(where() + ": " + what + ": " + first_line(error.what()));
     }
   }
 
   // Not work.wait(): that could not be interrupted before the group's timeout.
-  void wait(c10d::Work& work, const std::shared_ptr<Completion>& completion) {
-    work.getFuture()->addCallback([completion](c10::ivalue::Future&) {
-      const std::lock_guard lock(completion->mutex);
-      completion->done = true;
-      completion->changed.notify_all();
-    });
+  void wait(const Works& works, const std::shared_ptr<Completion>& completion) {
+    for (const auto& work : works)
+      work->getFuture()->addCallback([completion](c10::ivalue::Future& future) {
+        const std::lock_guard lock(completion->mutex);
+        --completion->open;
+        completion->failed |= future.hasError();
+        completion->changed.notify_all();
+      });
     {
       std::unique_lock lock(completion->mutex);
-      completion->changed.wait(lock, [&] { return completion->done || aborted; });
-      if (!completion->done) throw std::runtime_error("aborted");
+      completion->changed.wait(lock, [&] { return completion->open == 0 || completion->failed || aborted; });
+      if (completion->open > 0 && !completion->failed) throw std::runtime_error("aborted");
     }
-    work.wait();  // throws what went wrong; for NCCL, makes the current stream wait
+    for (const auto& work : works)
+      if (work->isCompleted()) work->wait();  // throws what went wrong; for NCCL, makes the current stream wait
   }
 
   void abort() {
@@ -173,18 +180,35 @@ void Group::abort() {
 
 void Group::all_reduce_sum(at::Tensor& tensor) {
   std::vector<at::Tensor> tensors{tensor};
-  backend_->run("all-reduce", [&](c10d::Backend& group) { return group.allreduce(tensors); });
+  backend_->run("all-reduce", [&](c10d::Backend& group) { return Backend::Works{group.allreduce(tensors)}; });
 }
 
 void Group::broadcast(at::Tensor& tensor, int root) {
   std::vector<at::Tensor> tensors{tensor};
   c10d::BroadcastOptions options;
   options.rootRank = root;
-  backend_->run("broadcast", [&](c10d::Backend& group) { return group.broadcast(tensors, options); });
+  backend_->run("broadcast", [&](c10d::Backend& group) { return Backend::Works{group.broadcast(tensors, options)}; });
+}
+
+// A broadcast of each rank's part, all under way together: c10d's all-gather wants parts of equal size and a copy of
+// all.
+void Group::all_gather(at::Tensor& tensor, std::span<const int64_t> bounds) {
+  backend_->run("all-gather", [&](c10d::Backend& group) {
+    Backend::Works works;
+    for (int root = 0; root < backend_->options.size; ++root) {
+      const int64_t begin = bounds[static_cast<std::size_t>(root)], end = bounds[static_cast<std::size_t>(root) + 1];
+      if (begin == end) continue;
+      std::vector<at::Tensor> part{tensor.narrow(0, begin, end - begin)};
+      c10d::BroadcastOptions options;
+      options.rootRank = root;
+      works.push_back(group.broadcast(part, options));
+    }
+    return works;
+  });
 }
 
 void Group::barrier() {
-  backend_->run("barrier", [](c10d::Backend& group) { return group.barrier(); });
+  backend_->run("barrier", [](c10d::Backend& group) { return Backend::Works{group.barrier()}; });
 }
 
 }  // namespace troupe

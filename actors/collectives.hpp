@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "actors/clock.hpp"
@@ -43,6 +44,8 @@ class Group {
   // there; throw std::runtime_error when a member died, the time is up or the group was aborted.
   void all_reduce_sum(at::Tensor& tensor);
   void broadcast(at::Tensor& tensor, int root);
+  // Of one dimension: rank r brings elements [bounds[r], bounds[r + 1]) and receives the others'. No memory of its own.
+  void all_gather(at::Tensor& tensor, std::span<const int64_t> bounds);
   void barrier();
   // Ends the group: running and later calls throw. Idempotent.
   void abort();

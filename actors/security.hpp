@@ -3,6 +3,8 @@
 // was issued for is dropped by the mailbox. ipc:// endpoints lie in a directory of mode 0700.
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
@@ -17,6 +19,8 @@ struct KeyPair {
 
 // A fresh pair; throws std::runtime_error when libzmq was built without CURVE.
 KeyPair make_keys();
+// The pair that belongs to a secret half of 32 bytes; throws likewise.
+KeyPair keys_of(const std::array<uint8_t, 32>& secret_half);
 
 // Public key -> node it was issued for ("actor/0").
 using AllowList = std::map<std::string, std::string>;

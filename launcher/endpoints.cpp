@@ -5,8 +5,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <random>
 #include <stdexcept>
 
 namespace troupe {
@@ -25,6 +27,13 @@ class Socket {
   int fd_;
 };
 
+// For an address of another host, where the node will be launched: nobody can look from here. Below the range that
+// systems give out by themselves.
+int port_elsewhere() {
+  static std::mt19937 random{std::random_device{}()};
+  return std::uniform_int_distribution<int>(20'000, 32'000)(random);
+}
+
 // A port of `address` that was free a moment ago; `held` keeps it from being given twice.
 int free_port(const std::string& address, std::vector<Socket>& held) {
   const bool v6 = address.find(':') != address.npos;
@@ -35,11 +44,20 @@ int free_port(const std::string& address, std::vector<Socket>& held) {
   void* host = v6 ? static_cast<void*>(&reinterpret_cast<sockaddr_in6*>(any)->sin6_addr)
                   : static_cast<void*>(&reinterpret_cast<sockaddr_in*>(any)->sin_addr);
   Socket probe(storage.ss_family);
-  if (inet_pton(storage.ss_family, address.c_str(), host) != 1 || probe.get() < 0 ||
-      bind(probe.get(), any, size) != 0 || getsockname(probe.get(), any, &size) != 0)
+  const bool usable = inet_pton(storage.ss_family, address.c_str(), host) == 1 && probe.get() >= 0;
+  const bool bound = usable && bind(probe.get(), any, size) == 0;
+  if (usable && !bound && errno == EADDRNOTAVAIL) return port_elsewhere();
+  if (!bound || getsockname(probe.get(), any, &size) != 0)
     throw std::runtime_error("transport.bind: cannot listen on " + address + ": " + std::strerror(errno));
   held.push_back(std::move(probe));
   return ntohs(v6 ? reinterpret_cast<sockaddr_in6*>(any)->sin6_port : reinterpret_cast<sockaddr_in*>(any)->sin_port);
+}
+
+// "10.0.0.2" or "10.0.0.2:5555", "::1" or "[::1]:5555", as ZeroMQ wants it: with a port, v6 in brackets.
+std::string with_port(const std::string& bind, std::vector<Socket>& held) {
+  const bool v6 = std::count(bind.begin(), bind.end(), ':') > 1;
+  if (bind.starts_with('[') || (!v6 && bind.find(':') != bind.npos)) return bind;
+  return (v6 ? "[" + bind + "]" : bind) + ":" + std::to_string(free_port(bind, held));
 }
 
 void write_secret(const std::filesystem::path& file, const std::string& secret) {
@@ -60,19 +78,19 @@ void assign_endpoints(const Topology& topology, RunFile& run) {
     run.public_keys[instance] = keys.public_key;
     write_secret(secret_key_file(run, instance), keys.secret_key);
   };
-  const auto assign = [&](const std::string& instance) {
-    const std::string& bind = topology.transport.bind;
-    const std::string host = bind.find(':') == bind.npos ? bind : "[" + bind + "]";
-    run.endpoints[instance] = tcp ? "tcp://" + host + ":" + std::to_string(free_port(bind, held))
-                                  : "ipc://" + run.sockets + "/" + file_name_of(instance);
+  const auto assign = [&](const std::string& instance, const std::string& bind) {
+    run.endpoints[instance] =
+        tcp ? "tcp://" + with_port(bind, held) : "ipc://" + run.sockets + "/" + file_name_of(instance);
     issue_keys(instance);
   };
-  assign("supervisor");
+  assign("supervisor", topology.transport.bind);
   issue_keys(std::string(kStatusNode));
   for (const NodeSection& node : topology.nodes)
     for (const std::string& instance : instances_of(node)) {
-      assign(instance);
+      assign(instance, node.bind.empty() ? topology.transport.bind : node.bind);
       if (!node.endpoint.empty()) run.endpoints[instance] = node.endpoint;
+      if (!node.advertise.empty())
+        run.listen[instance] = std::exchange(run.endpoints[instance], "tcp://" + node.advertise);
     }
 }
 

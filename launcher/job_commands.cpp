@@ -45,6 +45,7 @@ const std::map<std::string_view, const char*> kHelp{
     {"gradient_checkpointing", "1: less memory, slower"},
     {"threads", "of each process; 0: the cores shared out"},
     {"nproc", "processes that train together"},
+    {"zero", "1: these share out the optimizer's state; 0: each keeps all of it"},
     {"on_malformed", "a line that can't be read: stop, or skip and count"},
     {"compat", "whose numbers: canonical, ref2603, ref2512, fork2601"},
     {"lora_name", "outputs are called NAME_<hidden_size>"},

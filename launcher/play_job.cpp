@@ -52,10 +52,10 @@ class OtherRanks {
       ProcessOptions options{.argv = arguments,
                              .log_path = (logs / ("rank-" + std::to_string(rank) + ".log")).string()};
       options.argv[0] = "/proc/self/exe";
-      options.env = {{"RANK", std::to_string(rank)},
-                     {"WORLD_SIZE", std::to_string(size)},
-                     {"MASTER_ADDR", "127.0.0.1"},
-                     {"MASTER_PORT", std::to_string(port)}};
+      options.env = {{"RANK", std::to_string(rank)}, {"WORLD_SIZE", std::to_string(size)},
+                     {"MASTER_ADDR", "127.0.0.1"},   {"MASTER_PORT", std::to_string(port)},
+                     {"TROUPE_SECRET", ""},  // not needed on one host
+                     {"TROUPE_SECRET_FILE", ""}};
       logs_.push_back(options.log_path);
       processes_.push_back(Process::spawn(options));
     }
@@ -130,7 +130,8 @@ int play_job(const JobRequest& job, bool plain, const RoleCalls& calls) {
     catch_stop_signals();
     std::optional<OtherRanks> others;
     if (rank.size == 1 && job.config.nproc > 1) {
-      rank = {0, static_cast<int>(job.config.nproc), "127.0.0.1", 20000 + getpid() % 40000};
+      const int size = static_cast<int>(job.config.nproc);
+      rank = {.rank = 0, .size = size, .on_host = size, .address = "127.0.0.1", .port = 20000 + getpid() % 40000};
       others.emplace(rank.size, rank.port, folder / "logs");
     }
     try {
@@ -141,6 +142,7 @@ int play_job(const JobRequest& job, bool plain, const RoleCalls& calls) {
                        display.status(status);
                      },
                  .on_event = [&](const std::string& line) { display.event(line); },
+                 .on_preparing = [&](const std::string& what, double share) { display.preparing(what, share); },
                  .stop_requests = &stop_requests()});
     } catch (const std::exception& error) {
       code = 1;

@@ -5,12 +5,22 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <sstream>
 
 namespace troupe {
 namespace {
 
 Millis millis(double seconds) {
   return Millis(static_cast<int64_t>(seconds * 1000));
+}
+
+// As a shell finds a program. One that is not found is left as it is: starting it says so.
+std::string program_named(const std::string& name) {
+  if (name.find('/') != name.npos) return name;
+  std::istringstream folders(std::getenv("PATH") ? std::getenv("PATH") : "/usr/local/bin:/usr/bin:/bin");
+  for (std::string folder; std::getline(folders, folder, ':');)
+    if (const std::string path = folder + "/" + name; access(path.c_str(), X_OK) == 0) return path;
+  return name;
 }
 
 }  // namespace
@@ -29,7 +39,13 @@ SupervisorOptions supervisor_options(const Topology& topology, const RunFile& ru
       child.node.drives = role_of(node) == "conductor";
       child.node.leases.otherwise = millis(topology.restarts.lease_s);
       child.node.leases.by_phase["load"] = millis(topology.restarts.load_lease_s);
-      child.process.argv = {program, "role", "--run", run_folder.string(), "--node", instance};
+      child.process.argv = node.launch;
+      if (!node.launch.empty()) child.process.argv[0] = program_named(node.launch[0]);
+      // Behind another command /proc/self would be that one's.
+      const std::string role_program =
+          node.launch.empty() ? program : std::filesystem::read_symlink("/proc/self/exe").string();
+      child.process.argv.insert(child.process.argv.end(),
+                                {role_program, "role", "--run", run_folder.string(), "--node", instance});
       child.process.env = thread_environment(static_cast<int>(node.threads));
       child.process.log_path = (run_folder / "logs" / (file_name_of(instance) + ".log")).string();
     }

@@ -53,7 +53,7 @@ Topology load_topology(const std::filesystem::path& file, const LoadOptions& opt
   check_files(topology, std::filesystem::absolute(folder), faults);
   const bool needs_reference = check_algorithm(topology, words, faults);
   check_sampling(topology.sampling, faults);
-  check_nodes(topology.nodes, words, faults);
+  check_nodes(topology, words, faults);
   // A node that could not be read may be the very one that would be reported missing.
   if (nodes_read) check_cast(topology, needs_reference, words, faults);
   check_transport(topology, faults);

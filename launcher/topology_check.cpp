@@ -66,6 +66,11 @@ void check_role(NodeSection& node, const JsonPath& at, const Vocabulary& words, 
   }
 }
 
+bool plain_port(const std::string& text) {
+  if (text.empty() || text.size() > 5 || text.find_first_not_of("0123456789") != text.npos) return false;
+  return std::stoi(text) > 0 && std::stoi(text) <= 65535;
+}
+
 void check_external(const NodeSection& node, const JsonPath& at, TopologyFaults& faults) {
   if (node.endpoint.empty()) return;
   if (!node.external)
@@ -74,6 +79,35 @@ void check_external(const NodeSection& node, const JsonPath& at, TopologyFaults&
     faults.add(at.key("endpoint"),
                "expected \"ipc:///PATH\" or \"tcp://HOST:PORT\", found " + in_quotes(node.endpoint));
   if (node.count != 1) faults.add(at.key("count"), "a node with an endpoint is one process; expected 1");
+}
+
+// "10.0.0.2" or "10.0.0.2:5555", "::1" or "[::1]:5555".
+bool plain_address(const std::string& text, bool& has_port) {
+  std::string host = text;
+  has_port = text.starts_with('[') || std::count(text.begin(), text.end(), ':') == 1;
+  if (has_port) {
+    const std::size_t colon = text.rfind(':');
+    if (!plain_port(text.substr(colon + 1))) return false;
+    host = text.substr(0, colon);
+    if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  }
+  in6_addr address;
+  return inet_pton(AF_INET, host.c_str(), &address) == 1 || inet_pton(AF_INET6, host.c_str(), &address) == 1;
+}
+
+void check_place(const NodeSection& node, ControlTransport control, const JsonPath& at, TopologyFaults& faults) {
+  if (node.bind.empty() && node.advertise.empty()) return;
+  bool has_port = false;
+  if (!node.bind.empty() && !plain_address(node.bind, has_port))
+    faults.add(at.key("bind"), "expected an IP address, or ADDRESS:PORT, found " + in_quotes(node.bind));
+  const std::size_t colon = node.advertise.rfind(':');
+  if (!node.advertise.empty() &&
+      (colon == node.advertise.npos || colon == 0 || !plain_port(node.advertise.substr(colon + 1))))
+    faults.add(at.key("advertise"), "expected HOST:PORT, found " + in_quotes(node.advertise));
+  if (control != ControlTransport::kTcp)
+    faults.add(at.key(node.bind.empty() ? "advertise" : "bind"), "needs \"transport\": {\"control\": \"tcp\"}");
+  if (node.count != 1 && (has_port || !node.advertise.empty()))
+    faults.add(at.key("count"), "a node with a port of its own is one process; expected 1");
 }
 
 }  // namespace
@@ -121,7 +155,8 @@ void check_transport(const Topology& topology, TopologyFaults& faults) {
     faults.add(faults.where.key("prompts").key("max_prompt_tokens"), "expected 1 or more");
 }
 
-void check_nodes(std::vector<NodeSection>& nodes, const Vocabulary& words, TopologyFaults& faults) {
+void check_nodes(Topology& topology, const Vocabulary& words, TopologyFaults& faults) {
+  std::vector<NodeSection>& nodes = topology.nodes;
   std::map<std::string, std::size_t> first;
   int64_t instances = 0;
   for (std::size_t i = 0; i < nodes.size(); ++i) {
@@ -142,6 +177,7 @@ void check_nodes(std::vector<NodeSection>& nodes, const Vocabulary& words, Topol
     if (!plain_device(node.device))
       faults.add(at.key("device"), "expected \"cpu\", \"cuda\" or \"cuda:N\", found " + in_quotes(node.device));
     check_external(node, at, faults);
+    check_place(node, topology.transport.control, at, faults);
     check_role(node, at, words, faults);
   }
   if (instances > kMaxInstances)

@@ -22,7 +22,7 @@ void check_sampling(const Sampling& sampling, TopologyFaults& faults);
 void check_transport(const Topology& topology, TopologyFaults& faults);
 
 // Names, counts, devices, external nodes, and each node's config by its role; fills in role and config.
-void check_nodes(std::vector<NodeSection>& nodes, const Vocabulary& words, TopologyFaults& faults);
+void check_nodes(Topology& topology, const Vocabulary& words, TopologyFaults& faults);
 
 // One conductor, learner and reward; at least one actor; a reference where the algorithm needs one.
 void check_cast(const Topology& topology, bool needs_reference, const Vocabulary& words, TopologyFaults& faults);

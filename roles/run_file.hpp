@@ -24,6 +24,7 @@ struct RunFile {
   std::string cwd;      // what relative paths in role configs are relative to
   std::string sockets;  // private folder (mode 0700) with ipc sockets and secret keys; gone when the run has ended
   std::map<std::string, std::string> endpoints;    // by node instance, "supervisor" included
+  std::map<std::string, std::string> listen;       // where an instance listens, if not at its endpoint
   std::map<std::string, std::string> public_keys;  // CURVE, by node instance; empty without tcp
   std::map<std::string, std::string> environment;  // of the host, for the report
   static constexpr std::tuple kFields{Field{"name", &RunFile::name},
@@ -36,6 +37,7 @@ struct RunFile {
                                       Field{"cwd", &RunFile::cwd},
                                       Field{"sockets", &RunFile::sockets},
                                       Field{"endpoints", &RunFile::endpoints},
+                                      Field{"listen", &RunFile::listen},
                                       Field{"public_keys", &RunFile::public_keys},
                                       Field{"environment", &RunFile::environment}};
 };
@@ -77,6 +79,7 @@ inline NodeOptions node_options(const RunFile& run, const std::string& instance,
   options.epoch = epoch;
   options.drives = drives;
   if (own != run.endpoints.end()) options.endpoint = own->second;
+  if (const auto listen = run.listen.find(instance); listen != run.listen.end()) options.endpoint = listen->second;
   options.supervisor = instance == "supervisor" || instance == kStatusNode ? "" : "supervisor";
   AllowList allowed;
   for (const auto& [node, endpoint] : run.endpoints) {

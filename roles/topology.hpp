@@ -65,15 +65,19 @@ struct NodeSection {
   int64_t threads = 0;         // of each replica; 0: planned from the host's cores
   std::string device = "cpu";  // "cpu", "cuda" or "cuda:N"
   OnFailure on_failure = OnFailure::kRestart;
-  bool external = false;         // started by somebody else (a role in another language)
-  std::string endpoint;          // where an external node listens; "": in the run's socket folder
-  Json config = Json::object();  // the role's own Config
+  bool external = false;            // started by somebody else (a role in another language)
+  std::string endpoint;             // where an external node listens; "": in the run's socket folder
+  std::vector<std::string> launch;  // put before the role's command line, and must exec it: ip netns exec, numactl
+  std::string bind;                 // tcp: ADDRESS or ADDRESS:PORT that it listens on; "": transport.bind, any port
+  std::string advertise;            // tcp: HOST:PORT that the others reach it at, where that is not where it listens
+  Json config = Json::object();     // the role's own Config
   static constexpr std::tuple kFields{
-      Field{"name", &NodeSection::name},         Field{"role", &NodeSection::role},
-      Field{"count", &NodeSection::count},       Field{"threads", &NodeSection::threads},
-      Field{"device", &NodeSection::device},     Field{"on_failure", &NodeSection::on_failure},
-      Field{"external", &NodeSection::external}, Field{"endpoint", &NodeSection::endpoint},
-      Field{"config", &NodeSection::config}};
+      Field{"name", &NodeSection::name},           Field{"role", &NodeSection::role},
+      Field{"count", &NodeSection::count},         Field{"threads", &NodeSection::threads},
+      Field{"device", &NodeSection::device},       Field{"on_failure", &NodeSection::on_failure},
+      Field{"external", &NodeSection::external},   Field{"endpoint", &NodeSection::endpoint},
+      Field{"launch", &NodeSection::launch},       Field{"bind", &NodeSection::bind},
+      Field{"advertise", &NodeSection::advertise}, Field{"config", &NodeSection::config}};
 };
 TROUPE_FIELDS_COMPLETE(NodeSection);
 

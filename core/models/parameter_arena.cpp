@@ -103,8 +103,12 @@ void ParameterArena::zero_grad() {
 }
 
 void ParameterArena::refresh_compute() {
+  if (master_.defined()) refresh_compute(0, master_.numel());
+}
+
+void ParameterArena::refresh_compute(int64_t begin, int64_t end) {
   at::NoGradGuard no_grad;
-  if (master_.defined() && !compute_.is_same(master_)) compute_.copy_(master_);
+  if (!compute_.is_same(master_)) compute_.slice(0, begin, end).copy_(master_.slice(0, begin, end));
 }
 
 }  // namespace troupe

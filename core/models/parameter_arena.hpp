@@ -64,7 +64,8 @@ class ParameterArena {
   // std::invalid_argument naming the parameter that is missing in `state` or has another shape.
   void load(const StateDict& state);
   void zero_grad();
-  void refresh_compute();  // compute <- master; the optimizer does it itself, in its own pass
+  void refresh_compute();                            // compute <- master; the optimizer does it itself, in its own pass
+  void refresh_compute(int64_t begin, int64_t end);  // of these elements
 
  private:
   struct Entry {

@@ -28,7 +28,8 @@ void plain_update(at::Tensor w, at::Tensor g, at::Tensor m, at::Tensor v, const 
 
 }  // namespace
 
-AdamW::AdamW(ParameterArena& arena, const AdamWConfig& config) : arena_(arena), config_(config) {
+AdamW::AdamW(ParameterArena& arena, const AdamWConfig& config, ShardGroup* shards)
+    : arena_(arena), config_(config), shards_(shards) {
   if (!arena.master().defined()) throw std::invalid_argument("AdamW: these parameters are frozen");
   const auto within = [](const char* name, double value, double low, double high) {
     if (!(value >= low && value < high))
@@ -41,6 +42,10 @@ AdamW::AdamW(ParameterArena& arena, const AdamWConfig& config) : arena_(arena), 
   within("beta2", config.beta2, 0, 1);
   within("eps", config.eps, 0, infinity);
   within("weight_decay", config.weight_decay, 0, infinity);
+  const auto rank = static_cast<size_t>(shards ? shards->rank() : 0);
+  bounds_ = shard_bounds(arena.master().numel(), shards ? shards->size() : 1);
+  begin_ = bounds_.at(rank);
+  end_ = bounds_.at(rank + 1);
 }
 
 void AdamW::step(double rate_factor, double gradient_scale) {
@@ -48,7 +53,7 @@ void AdamW::step(double rate_factor, double gradient_scale) {
   const at::Tensor &master = arena_.master(), &compute = arena_.compute();
   if (!m_.defined())
     for (at::Tensor* moment : {&m_, &v_}) {
-      *moment = at::empty_like(master);
+      *moment = at::empty({end_ - begin_}, master.options());
       prefer_large_pages(*moment);
       moment->zero_();
     }
@@ -67,11 +72,14 @@ void AdamW::step(double rate_factor, double gradient_scale) {
   };
   if (!master.is_cpu()) {
     for (const ParameterArena::Span& span : arena_.spans()) {
-      const auto part = [&](const at::Tensor& x) { return x.slice(0, span.begin, span.end); };
+      const int64_t begin = std::max(span.begin, begin_), end = std::min(span.end, end_);
+      if (begin >= end) continue;
+      const auto part = [&](const at::Tensor& x, int64_t origin) { return x.slice(0, begin - origin, end - origin); };
       step.decay = decay_of(span);
-      plain_update(part(master), part(arena_.grad()), part(m_), part(v_), step);
+      plain_update(part(master, 0), part(arena_.grad(), 0), part(m_, begin_), part(v_, begin_), step);
     }
-    return arena_.refresh_compute();
+    arena_.refresh_compute(begin_, end_);
+    return receive_others();
   }
   float *w = master.mutable_data_ptr<float>(), *g = arena_.grad().mutable_data_ptr<float>(),
         *m = m_.mutable_data_ptr<float>(), *v = v_.mutable_data_ptr<float>();
@@ -83,17 +91,32 @@ void AdamW::step(double rate_factor, double gradient_scale) {
   };
   std::vector<Piece> pieces;
   for (const ParameterArena::Span& span : arena_.spans())
-    for (int64_t at = span.begin; at < span.end; at += kPiece)
-      pieces.push_back({at, std::min(at + kPiece, span.end), decay_of(span)});
+    for (int64_t at = std::max(span.begin, begin_), end = std::min(span.end, end_); at < end; at += kPiece)
+      pieces.push_back({at, std::min(at + kPiece, end), decay_of(span)});
   at::parallel_for(0, static_cast<int64_t>(pieces.size()), 1, [&](int64_t first, int64_t last) {
     rows::AdamWStep mine = step;
     for (int64_t i = first; i < last; ++i) {
       const Piece& p = pieces[static_cast<size_t>(i)];
       mine.decay = p.decay;
-      rows::kernels().adamw(w + p.begin, g + p.begin, m + p.begin, v + p.begin, copy ? copy + p.begin : nullptr,
-                            p.end - p.begin, mine);
+      rows::kernels().adamw(w + p.begin, g + p.begin, m + (p.begin - begin_), v + (p.begin - begin_),
+                            copy ? copy + p.begin : nullptr, p.end - p.begin, mine);
     }
   });
+  receive_others();
+}
+
+void AdamW::receive_others() {
+  if (!shards_) return;
+  at::Tensor master = arena_.master();
+  shards_->gather(master, bounds_);
+  for (const auto& [begin, end] : {std::pair(int64_t{0}, begin_), {end_, master.numel()}}) {
+    arena_.grad().slice(0, begin, end).zero_();
+    arena_.refresh_compute(begin, end);
+  }
+}
+
+at::Tensor AdamW::whole(const at::Tensor& own) const {
+  return shards_ && own.defined() ? gather_at_first(*shards_, own, bounds_) : own;
 }
 
 double AdamW::gradient_norm() const {
@@ -119,8 +142,8 @@ void AdamW::load(const at::Tensor& m, const at::Tensor& v, int64_t steps) {
       throw std::invalid_argument(std::string(name) + " must have " + std::to_string(master.numel()) +
                                   " elements, as " + "this model's parameters");
   if (steps < 0) throw std::invalid_argument("optimizer.step is " + std::to_string(steps) + ", expected >= 0");
-  m_ = m.to(master.options(), false, true);
-  v_ = v.to(master.options(), false, true);
+  m_ = m.slice(0, begin_, end_).to(master.options(), false, true);
+  v_ = v.slice(0, begin_, end_).to(master.options(), false, true);
   steps_ = steps;
 }
 

@@ -85,7 +85,7 @@ TrainEngine::TrainEngine(const DecoderConfig& config, const StateDict& state, co
   schedule_factor(train.schedule, 0);  // throws when it makes no sense, before the first update is lost to it
   if (train.micro_batch_tokens < 0 || !(train.max_grad_norm >= 0))
     throw std::invalid_argument("micro_batch_tokens and max_grad_norm must not be negative");
-  if (model_.trainable()) adamw_.emplace(*model_.trainable(), train.adamw);
+  if (model_.trainable()) adamw_.emplace(*model_.trainable(), train.adamw, train.shards);
 }
 
 TokenOutputs TrainEngine::logprobs(const PackedBatch& batch, double temperature, bool adapter) {
@@ -212,6 +212,10 @@ int64_t TrainEngine::step() const {
   return adamw_ ? adamw_->steps() : 0;
 }
 
+int64_t TrainEngine::optimizer_bytes() const {
+  return adamw_ ? adamw_->moment_bytes() : 0;
+}
+
 at::Tensor TrainEngine::gradients() {
   if (!adamw_) throw std::runtime_error("gradients: this model is frozen");
   return model_.trainable()->grad();
@@ -229,9 +233,10 @@ StateDict TrainEngine::compute_weights() const {
 StateDict TrainEngine::state() const {
   StateDict state = weights();
   if (!adamw_) return state;
-  if (adamw_->first_moment().defined()) {
-    state["optimizer.m"] = adamw_->first_moment();
-    state["optimizer.v"] = adamw_->second_moment();
+  const at::Tensor m = adamw_->first_moment(), v = adamw_->second_moment();
+  if (m.defined()) {
+    state["optimizer.m"] = m;
+    state["optimizer.v"] = v;
   }
   state["optimizer.step"] = at::full({1}, adamw_->steps(), at::kLong);
   return state;
@@ -252,7 +257,7 @@ void TrainEngine::load_state(const StateDict& state) {
   if (steps > 0)
     adamw_->load(find("optimizer.m"), find("optimizer.v"), steps);
   else
-    adamw_.emplace(*arena, train_.adamw);
+    adamw_.emplace(*arena, train_.adamw, train_.shards);
   arena->load(state);
   arena->zero_grad();
 }

@@ -36,6 +36,8 @@ struct TrainConfig {
   bool share_prompts = true;          // neighbours with the same prompt compute it once (prompt_sharing.hpp)
   double max_grad_norm = 1.0;         // 0: no clipping
   at::Device device = at::kCPU;
+  // Ranks among which the optimizer's state is cut; must outlive the engine. Null: all of it is kept here.
+  ShardGroup* shards = nullptr;
 };
 
 // Of N scored tokens in the order of the batch (or micro-batch); float32.
@@ -98,7 +100,8 @@ class TrainEngine {
   StepStats apply(std::optional<double> rate_factor = std::nullopt);
   void zero_grad();
 
-  int64_t step() const;  // updates done
+  int64_t step() const;             // updates done
+  int64_t optimizer_bytes() const;  // of the moments kept here, once there are any
   // float32 [P], all gradients in one: what a data-parallel group reduces before apply(). The arena's own.
   at::Tensor gradients();
 
@@ -107,9 +110,10 @@ class TrainEngine {
   // The same in the compute dtype (bfloat16 copy, or the masters): for publication.
   StateDict compute_weights() const;
   // weights() and "optimizer.m", "optimizer.v" (float32 [P]; absent before the first update), "optimizer.step" (int64
-  // [1]).
+  // [1]). With shards all ranks call it together and rank 0 alone gets the moments, whole: a state does not tell among
+  // how many ranks it was cut.
   StateDict state() const;
-  // Everything state() gave. Throws std::invalid_argument naming what is missing or of another shape.
+  // Everything state() gave, on every rank. Throws std::invalid_argument naming what is missing or of another shape.
   void load_state(const StateDict& state);
 
   Decoder& model() { return model_; }

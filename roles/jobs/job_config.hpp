@@ -46,6 +46,7 @@ struct JobConfig {
   int64_t gradient_checkpointing = 0;  // 1: keep less, compute twice
   int64_t threads = 0;                 // of each process; 0: the host's cores shared out
   int64_t nproc = 1;                   // processes of the data-parallel group
+  int64_t zero = 1;                    // stage of ZeRO: 1 cuts the optimizer's state among the processes, 0 does not
   std::string on_malformed = "stop";   // a line that can't be read: "stop" or "skip" (and count)
   std::string compat = "canonical";    // "canonical", "ref2603", "ref2512", "fork2601" (docs/jobs.md)
   static constexpr std::tuple kFields{Field{"save_dir", &JobConfig::save_dir},
@@ -80,6 +81,7 @@ struct JobConfig {
                                       Field{"gradient_checkpointing", &JobConfig::gradient_checkpointing},
                                       Field{"threads", &JobConfig::threads},
                                       Field{"nproc", &JobConfig::nproc},
+                                      Field{"zero", &JobConfig::zero},
                                       Field{"on_malformed", &JobConfig::on_malformed},
                                       Field{"compat", &JobConfig::compat}};
 };

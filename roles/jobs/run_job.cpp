@@ -44,15 +44,17 @@ std::unique_ptr<TrainEngine> frozen_engine(const StartModel& model, const JobCon
   return std::make_unique<TrainEngine>(model.config, model.weights, train);
 }
 
-LoraConfig lora_config(const LoraJob& job, const DecoderConfig& model) {
-  LoraConfig lora{.rank = job.lora_rank,
-                  .alpha = job.lora_alpha > 0 ? job.lora_alpha : static_cast<double>(job.lora_rank)};
+LoraConfig lora_config(const LoraJob& job, const DecoderConfig& model, const Compat& compat) {
+  const double alpha = compat.fork_lora ? 16 : static_cast<double>(job.lora_rank);
+  LoraConfig lora{.rank = job.lora_rank, .alpha = job.lora_alpha > 0 ? job.lora_alpha : alpha};
   if (!job.lora_targets.empty()) {
     lora.target_modules.clear();
     std::istringstream list(job.lora_targets);
     for (std::string target; std::getline(list, target, ',');) lora.target_modules.push_back(target);
     return lora;
   }
+  lora.target_modules = {"q_proj", "k_proj", "v_proj"};
+  if (compat.fork_lora) return lora;
   // MiniMind: every square layer.
   lora.target_modules = {"o_proj"};
   if (model.num_heads * model.head_dim == model.hidden_size)
@@ -80,6 +82,14 @@ std::string describe(const DecoderConfig& config, TrainEngine& engine) {
   if (config.moe.experts > 0) out += ", " + millions(active_parameter_count(config)) + " of them for a token";
   if (trained < all) out += ", " + millions(trained) + " of them trained";
   return out;
+}
+
+// "2 processes, each with 103.3 MB of the optimizer's moments"
+std::string optimizer_text(const TrainEngine& engine, int processes) {
+  char text[96];
+  std::snprintf(text, sizeof(text), "%d processes, each with %.4g MB of the optimizer's moments", processes,
+                static_cast<double>(engine.optimizer_bytes()) / 1e6);
+  return text;
 }
 
 struct Weights {
@@ -139,6 +149,7 @@ void check_job(const JobRequest& job) {
   binary("from_resume", c.from_resume);
   binary("pack", c.pack);
   binary("gradient_checkpointing", c.gradient_checkpointing);
+  binary("zero", c.zero);
   require(c.learning_rate > 0, "learning_rate", std::to_string(c.learning_rate), "more than 0");
   require(c.grad_clip >= 0, "grad_clip", std::to_string(c.grad_clip), "at least 0");
   require(c.dtype == "bfloat16" || c.dtype == "float32", "dtype", "'" + c.dtype + "'", "bfloat16 or float32");
@@ -162,16 +173,25 @@ void run_job(const JobRequest& job, const JobRank& rank, const std::filesystem::
   check_job(job);
   const JobConfig& config = job.config;
   const auto cores = static_cast<int>(std::thread::hardware_concurrency());
-  at::set_num_threads(config.threads > 0 ? static_cast<int>(config.threads) : std::max(1, cores / rank.size));
+  at::set_num_threads(config.threads > 0 ? static_cast<int>(config.threads) : std::max(1, cores / rank.on_host));
   const auto tell = [&](const std::string& line) {
     if (rank.rank == 0 && hooks.on_event) hooks.on_event(line);
   };
   const Compat compat = compat_of(config.compat);
   if (rank.rank == 0)  // before hours of training are lost to it
     for (const std::string& folder : {config.save_dir, config.checkpoint_dir}) require_writable(folder);
-  const JsonLines lines(config.data_path);
+  JobGroup group(rank);  // before anything is loaded: a rank that is missing or not let in is known at once
+  const auto find_lines = [&](const std::string& file) {
+    const std::string what = "finding the lines of " + std::filesystem::path(file).filename().string();
+    return JsonLines(file, [&](uint64_t done, uint64_t total) {
+      if (stop_asked(hooks)) throw std::runtime_error("stopped while " + what);
+      if (rank.rank == 0 && hooks.on_preparing)
+        hooks.on_preparing(what, static_cast<double>(done) / static_cast<double>(total));
+    });
+  };
+  const JsonLines lines = find_lines(config.data_path);
   std::optional<JsonLines> held_out;
-  if (!config.eval_path.empty()) held_out.emplace(config.eval_path);
+  if (!config.eval_path.empty()) held_out.emplace(find_lines(config.eval_path));
   const Weights from = start_of(job);
   StartModel start = start_model(config, from.from, from.hidden_size, from.num_layers, compat);
   const Tokenizer tokenizer = load_tokenizer(start.tokenizer);
@@ -181,18 +201,21 @@ void run_job(const JobRequest& job, const JobRank& rank, const std::filesystem::
   const SampleMaker maker(tokenizer, {.max_length = config.max_seq_len, .style = compat.samples});
   TrainConfig train = train_config(config);
   if (const auto* lora = std::get_if<LoraJob>(&job.kind)) {
-    train.lora = lora_config(*lora, start.config);
-    start.weights.merge(initial_adapters(start.config, *train.lora, static_cast<uint64_t>(config.seed)));
+    train.lora = lora_config(*lora, start.config, compat);
+    start.weights.merge(
+        initial_adapters(start.config, *train.lora, static_cast<uint64_t>(config.seed), compat.fork_lora));
   }
   train.score_head = std::holds_alternative<RewardJob>(job.kind);
+  if (rank.size > 1 && config.zero == 1) train.shards = &group;
   const std::unique_ptr<Objective> objective = objective_of(job, start, tokenizer, compat);
   TrainEngine engine(start.config, start.weights, train);
   start.weights.clear();
   release_load_memory();
   tell(describe(start.config, engine) + ", " + std::to_string(lines.size()) + " samples of " + config.data_path);
+  if (rank.size > 1) tell(optimizer_text(engine, rank.size));
   if (config.use_wandb) tell("--use_wandb: no external tracker here; the figures are in " + run_folder.string());
-  const JobOutput output(config, output_name(save_name(job), start.config), start.config, start.tokenizer, from.from);
-  JobGroup group(rank);
+  const JobOutput output(config, compat, output_name(save_name(job), start.config), start.config, start.tokenizer,
+                         from.from);
   Trainer trainer({.config = config,
                    .compat = compat,
                    .maker = maker,

@@ -57,13 +57,14 @@ void Trainer::show(const std::string& detail) const {
                           .nodes = {{.node = "trainer/0", .incarnation = 1, .phase = "train", .detail = detail}}});
 }
 
-bool Trainer::stop_asked() const {
-  return parts_.hooks.stop_requests && *parts_.hooks.stop_requests > 0;
-}
-
 // On another number of processes a batch of all of them holds another number of samples.
 void Trainer::resume() {
   const std::optional<JobPlace> found = parts_.output.load_checkpoint(parts_.engine);
+  const std::vector<int64_t> steps = parts_.group.gather(found ? parts_.engine.step() : -1);
+  for (const int64_t step : steps)
+    if (step != steps[0])
+      throw std::runtime_error("--from_resume: the processes found different checkpoints of " + parts_.output.name() +
+                               " in " + parts_.config.checkpoint_dir + ", expected one folder that all of them see");
   if (!found) return tell("no checkpoint of " + parts_.output.name() + ": starting anew");
   place_ = *found;
   if (place_.world_size != parts_.group.size()) place_.step = place_.step * place_.world_size / parts_.group.size();
@@ -95,8 +96,8 @@ void Trainer::run() {
     ++place_.epoch;
     place_.step = 0;
   }
-  if (parts_.group.rank() != 0) return parts_.group.barrier();
   save();
+  if (parts_.group.rank() != 0) return parts_.group.barrier();
   nlohmann::json end{{"tokens", place_.tokens}, {"malformed_lines", malformed_}, {"unscored_samples", unscored_}};
   if (parts_.held_out && ended != Ended::kStopped)
     for (const auto& [name, value] : evaluate()) end[name + "_after"] = value;
@@ -124,8 +125,9 @@ Trainer::Ended Trainer::train_epoch() {
     }
     ++pending_;
     place_.step = step;
-    const bool last = step == iters, final = s == config.max_steps;
-    if (step % acc == 0 || final || (last && parts_.compat.flush_epoch)) update(s);
+    const int64_t shift = parts_.compat.counts_from_two ? 1 : 0;
+    const bool last = step == iters - shift, final = s == config.max_steps;
+    if ((step + shift) % acc == 0 || final || (last && parts_.compat.flush_epoch)) update(s);
     show("epoch " + std::to_string(place_.epoch + 1) + " of " + std::to_string(config.epochs) + ", batch " +
          std::to_string(step) + " of " + std::to_string(iters) +
          (figures.contains("loss") ? ", loss " + text_of(figures.at("loss")) : ""));
@@ -134,9 +136,9 @@ Trainer::Ended Trainer::train_epoch() {
     save_due_ |= parts_.saves_by_epoch ? epoch_save : step % config.save_interval == 0 || last;
     if (final) return Ended::kLimit;
     if (pending_ > 0) continue;  // a checkpoint holds no gradients: it waits for the optimizer step
-    if (save_due_ && !last && parts_.group.rank() == 0) save();
+    if (save_due_ && step != iters) save();
     save_due_ = false;
-    if (parts_.group.sum(stop_asked() ? 1.0 : 0.0) > 0) return Ended::kStopped;
+    if (parts_.group.sum(stop_asked(parts_.hooks) ? 1.0 : 0.0) > 0) return Ended::kStopped;
   }
   return Ended::kEpoch;
 }
@@ -168,7 +170,11 @@ void Trainer::log(int64_t step, int64_t iters, const Figures& figures) {
 
 void Trainer::save() {
   show("saving " + parts_.output.name());
-  parts_.output.save_checkpoint(parts_.engine, place_);
+  {
+    const StateDict state = parts_.engine.state();  // of all ranks
+    if (parts_.group.rank() != 0) return;
+    parts_.output.save_checkpoint(state, static_cast<uint64_t>(parts_.engine.step()), place_);
+  }
   parts_.output.save_weights(parts_.engine);
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <barrier>
 #include <fstream>
 #include <thread>
 
@@ -37,7 +38,28 @@ TEST(Group, ReducesAndBroadcasts) {
     at::Tensor b = at::full({2, 2}, rank, at::kInt);
     group.broadcast(b, 2);
     EXPECT_TRUE(at::equal(b, at::full({2, 2}, 2, at::kInt)));
+    std::vector<int64_t> bounds{0, 1000, 1000, 1500};  // rank 1 brings nothing
+    const at::Tensor expected = at::arange(1500, at::kFloat);
+    at::Tensor c = at::zeros({1500});
+    const int64_t begin = bounds[static_cast<std::size_t>(rank)], end = bounds[static_cast<std::size_t>(rank) + 1];
+    c.slice(0, begin, end).copy_(expected.slice(0, begin, end));
+    group.all_gather(c, bounds);
+    EXPECT_TRUE(at::equal(c, expected));
     group.barrier();
+  });
+}
+
+TEST(Group, ADeadMemberEndsTheOthersAllGather) {
+  std::barrier formed(3);  // a member that leaves while others are still coming ends their forming
+  as_group(3, [&](Group& group) {
+    formed.arrive_and_wait();
+    if (group.options().rank == 1) return group.abort();
+    at::Tensor tensor = at::zeros({3000});
+    const std::vector<int64_t> bounds{0, 1000, 2000, 3000};
+    const Instant begin = std::chrono::steady_clock::now();
+    EXPECT_THROW(group.all_gather(tensor, bounds), std::runtime_error);
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, 4s);
+    group.abort();
   });
 }
 

@@ -1,85 +1,14 @@
 // Jobs of several processes, run by the real binary.
+#include "tests/roles/job_processes.hpp"
+
 #include <ATen/ops/allclose.h>
-#include <ATen/ops/equal.h>
-#include <gtest/gtest.h>
 
 #include <csignal>
-#include <cstdlib>
-#include <fstream>
-#include <thread>
-
-#include "actors/process.hpp"
-#include "core/io/pth.hpp"
-#include "core/metrics/metrics_log.hpp"
-#include "roles/tiny_model.hpp"
 
 namespace troupe {
 namespace {
 
 namespace fs = std::filesystem;
-using namespace std::chrono_literals;
-
-class JobProcesses : public testing::Test {
- protected:
-  void SetUp() override {
-    std::string name = "/tmp/troupe-job-test-XXXXXX";
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    home_ = name;
-    make_tiny_model({.to = home_ / "tiny", .steps = 0, .hidden_size = 32, .num_layers = 1, .seed = 2}, {});
-    // Of equal length, so that means over halves are the mean over the whole.
-    std::ofstream lines(home_ / "text.jsonl");
-    for (int i = 0; i < 16; ++i) lines << "{\"text\": \"line number " << 10 + i << " of the text\"}\n";
-  }
-  void TearDown() override { fs::remove_all(home_); }
-
-  Process start(const std::string& name, const std::vector<std::string>& more) {
-    std::vector<std::string> argv{TROUPE_PROGRAM,
-                                  "pretrain",
-                                  "--plain",
-                                  "--threads",
-                                  "1",
-                                  "--dtype",
-                                  "float32",
-                                  "--accumulation_steps",
-                                  "1",
-                                  "--log_interval",
-                                  "1",
-                                  "--from_weight"};
-    for (const std::string& word :
-         {(home_ / "tiny").string(), std::string("--data_path"), (home_ / "text.jsonl").string(),
-          std::string("--save_dir"), (home_ / name).string(), std::string("--checkpoint_dir"),
-          (home_ / name / "checkpoints").string(), std::string("--run_folder"), (home_ / name / "run").string()})
-      argv.push_back(word);
-    argv.insert(argv.end(), more.begin(), more.end());
-    fs::create_directories(home_ / name);
-    return Process::spawn({.argv = argv, .env = thread_environment(1), .log_path = home_ / name / "log"});
-  }
-  int run(const std::string& name, const std::vector<std::string>& more) { return end(start(name, more), name); }
-  int end(Process process, const std::string& name) {
-    const auto until = std::chrono::steady_clock::now() + 120s;
-    while (std::chrono::steady_clock::now() < until) {
-      if (const auto status = process.poll()) {
-        EXPECT_EQ(status->signal, 0) << log(name);
-        return status->code;
-      }
-      std::this_thread::sleep_for(10ms);
-    }
-    ADD_FAILURE() << "still running: " << log(name);
-    return -1;
-  }
-  std::string log(const std::string& name) { return tail(home_ / name / "log", 20); }
-  StateDict weights(const std::string& name) { return read_pth(home_ / name / "pretrain_32.pth", at::kFloat); }
-  bool reached(const std::string& name, std::size_t steps) {
-    for (int i = 0; i < 3000; ++i) {
-      const fs::path file = home_ / name / "run" / "metrics.jsonl";
-      if (fs::exists(file) && read_metrics(file).size() >= steps) return true;
-      std::this_thread::sleep_for(10ms);
-    }
-    return false;
-  }
-
-  fs::path home_;
-};
 
 // Rank 1 of a running job.
 pid_t child_of(pid_t parent) {
@@ -95,6 +24,28 @@ TEST_F(JobProcesses, TwoProcessesTrainAsOne) {
       << log("two");
   const StateDict one = weights("one"), two = weights("two");
   for (const auto& [name, value] : one) EXPECT_TRUE(at::allclose(value, two.at(name), 1e-3, 1e-3)) << name;
+}
+
+std::string bytes_of(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  EXPECT_TRUE(file) << path;
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// Weights, and the checkpoint's file: it is whole, and does not tell how many processes kept the optimizer's state.
+TEST_F(JobProcesses, TheOptimizerStateCutAmongProcessesChangesNoBit) {
+  const std::vector<std::string> settings{"--epochs",        "2",    "--batch_size", "2",
+                                          "--learning_rate", "1e-2", "--nproc",      "3"};
+  for (const std::string zero : {"0", "1"}) {
+    std::vector<std::string> more = settings;
+    more.insert(more.end(), {"--zero", zero});
+    ASSERT_EQ(run("zero" + zero, more), 0) << log("zero" + zero);
+  }
+  const StateDict whole = weights("zero0"), cut = weights("zero1");
+  for (const auto& [name, value] : whole) EXPECT_TRUE(at::equal(value, cut.at(name))) << name;
+  const std::string file = "checkpoints/pretrain_32_resume/step-000006/learner.safetensors";
+  EXPECT_TRUE(bytes_of(home_ / "zero0" / file) == bytes_of(home_ / "zero1" / file));
+  EXPECT_NE(log("zero1").find("3 processes, each with"), std::string::npos) << log("zero1");
 }
 
 TEST_F(JobProcesses, ADeadRankEndsTheJobByName) {

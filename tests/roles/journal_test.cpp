@@ -5,8 +5,8 @@
 
 #include "roles/ledger.hpp"
 #include "roles/run_journal.hpp"
-#include "tests/roles/command.hpp"
 #include "tests/roles/run_fixture.hpp"
+#include "tests/support/command.hpp"
 
 namespace troupe {
 namespace {

@@ -4,8 +4,8 @@
 
 #include "roles/rescore.hpp"
 #include "roles/run_journal.hpp"
-#include "tests/roles/command.hpp"
 #include "tests/roles/run_fixture.hpp"
+#include "tests/support/command.hpp"
 
 namespace troupe {
 namespace {

@@ -54,8 +54,9 @@ const TinyWorld& TinyWorld::get() {
 }
 
 TroupeRun::TroupeRun(std::string name, const std::string& config, const std::vector<std::string>& sets,
-                     const std::string& faults, const std::filesystem::path& parent)
-    : folder_((parent.empty() ? TinyWorld::get().folder : parent) / name),
+                     std::vector<std::string> launch, const std::string& faults, const std::filesystem::path& parent)
+    : launch_(std::move(launch)),
+      folder_((parent.empty() ? TinyWorld::get().folder : parent) / name),
       output_(TinyWorld::get().folder / (name + ".out")) {
   const std::string world = TinyWorld::get().folder.string();
   std::vector<std::string> arguments{"run", std::string(TROUPE_SOURCE_DIR) + "/configs/" + config, "--run-folder",
@@ -83,6 +84,7 @@ void TroupeRun::resume(const std::vector<std::string>& more, const std::string& 
 
 void TroupeRun::start(std::vector<std::string> arguments, const std::string& faults) {
   arguments.insert(arguments.begin(), TROUPE_PROGRAM);
+  arguments.insert(arguments.begin(), launch_.begin(), launch_.end());
   launcher_.emplace(
       Process::spawn({.argv = std::move(arguments), .env = {{"TROUPE_FAULTS", faults}}, .log_path = output_.string()}));
 }

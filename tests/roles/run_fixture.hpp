@@ -25,10 +25,15 @@ struct TinyWorld {
 // A `troupe run` or `troupe resume` and its folder.
 class TroupeRun {
  public:
-  // `name` is unique in the test; `sets` are --set arguments on top of the world's model and prompts.
-  // `faults` is TROUPE_FAULTS of the launcher and its children (actors/fault_hooks.hpp).
+  // `name` is unique in the test; `sets` are --set arguments on top of the world's model and prompts; `launch` comes
+  // before the command; `faults` is TROUPE_FAULTS of the launcher and its children (actors/fault_hooks.hpp); the run's
+  // folder is made in `parent`, or in the world's.
   TroupeRun(std::string name, const std::string& config, const std::vector<std::string>& sets,
-            const std::string& faults = "", const std::filesystem::path& parent = {});
+            std::vector<std::string> launch = {}, const std::string& faults = "",
+            const std::filesystem::path& parent = {});
+  TroupeRun(std::string name, const std::string& config, const std::vector<std::string>& sets,
+            const std::string& faults, const std::filesystem::path& parent = {})
+      : TroupeRun(std::move(name), config, sets, std::vector<std::string>(), faults, parent) {}
   ~TroupeRun();  // kills what still runs
   void resume(const std::vector<std::string>& more = {}, const std::string& faults = "");
 
@@ -55,6 +60,7 @@ class TroupeRun {
 
  private:
   void start(std::vector<std::string> arguments, const std::string& faults);
+  const std::vector<std::string> launch_;
   std::filesystem::path folder_;
   std::filesystem::path output_;
   std::optional<Process> launcher_;
