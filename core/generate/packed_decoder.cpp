@@ -69,6 +69,7 @@ class PackedDecoder : public CachedDecoder {
   void copy_page(int32_t from, int32_t to) override;
   void prepare(const StateDict& weights) override;
   bool swap() override;
+  bool holds(const StateDict& weights) const override { return front_->holds(weights, pool_.threads()); }
   const kernels::KernelTable& kernels() const override { return k_; }
   const char* name() const override { return k_.name; }
   int64_t weight_bytes() const override { return static_cast<int64_t>(front_->active_bytes()); }
