@@ -75,13 +75,16 @@ struct Generate {
   uint64_t seed = 0;  // the run's seed
   uint64_t draw = 0;  // counts prompts drawn in the run; with seed, sample and position it decides every random number
   uint64_t num_samples = 1;     // G; the prompt is computed once for all of them
-  uint64_t policy_version = 0;  // the actor must hold this version when it starts, else Failure kStaleWeights
+  uint64_t policy_version = 0;  // the actor must hold this version, else Failure kStaleWeights
+  bool exact = true;            // all tokens by this version: swapped meanwhile, it fails with kStaleWeights
+                                // false: a newer one serves as well, tokens may be by several
   Attachment prompt;            // int32 [P]
   Sampling sampling;
   static constexpr std::tuple kFields{Field{"seed", &Generate::seed},
                                       Field{"draw", &Generate::draw},
                                       Field{"num_samples", &Generate::num_samples},
                                       Field{"policy_version", &Generate::policy_version},
+                                      Field{"exact", &Generate::exact},
                                       Field{"prompt", &Generate::prompt},
                                       Field{"sampling", &Generate::sampling}};
 };
@@ -155,8 +158,10 @@ struct Updated {
 };
 TROUPE_FIELDS_COMPLETE(Updated);
 
-// Applied once: for batch.step == steps applied the earlier reply is given again; for a later one than the next the
-// learner fails with kBehind and the conductor feeds it the journalled steps since.
+// Applied once and in order: for one of the newest steps applied (kAnswersKept of them) the earlier reply is given
+// again; for any other than the next the learner fails with kBehind and the conductor feeds it the journalled steps
+// since.
+inline constexpr uint64_t kAnswersKept = 16;
 struct Update {
   static constexpr std::string_view kName = "update";
   using Reply = Updated;
@@ -169,9 +174,11 @@ TROUPE_FIELDS_COMPLETE(Update);
 struct LearnerState {
   static constexpr std::string_view kName = "learner_state";
   uint64_t step = 0;            // optimizer steps applied
-  uint64_t journal_offset = 0;  // of the record that made the last step, as its Update told
+  uint64_t journal_offset = 0;  // that its newest checkpoint covers
+  uint64_t oldest = 0;          // version that it can still publish: one that it keeps, or its current one
   static constexpr std::tuple kFields{Field{"step", &LearnerState::step},
-                                      Field{"journal_offset", &LearnerState::journal_offset}};
+                                      Field{"journal_offset", &LearnerState::journal_offset},
+                                      Field{"oldest", &LearnerState::oldest}};
 };
 TROUPE_FIELDS_COMPLETE(LearnerState);
 
@@ -190,17 +197,22 @@ struct PublishedWeights {
 };
 TROUPE_FIELDS_COMPLETE(PublishedWeights);
 
+// The learner's current version, or one that it published and keeps: then the earlier reply is given again. A later one
+// fails with kBehind.
 struct PublishWeights {
   static constexpr std::string_view kName = "publish_weights";
   using Reply = PublishedWeights;
-  uint64_t version = 0;   // must be the learner's current one
-  std::string dtype;      // what the actors compute in
-  bool same_host = true;  // hand over by memory file; else chunks are fetched
-  static constexpr std::tuple kFields{Field{"version", &PublishWeights::version},
-                                      Field{"dtype", &PublishWeights::dtype},
-                                      Field{"same_host", &PublishWeights::same_host}};
+  uint64_t version = 0;
+  std::string dtype;       // what the actors compute in
+  bool same_host = true;   // hand over by memory file; else chunks are fetched
+  uint64_t keep_from = 0;  // published versions below this one are not needed any more
+  static constexpr std::tuple kFields{
+      Field{"version", &PublishWeights::version}, Field{"dtype", &PublishWeights::dtype},
+      Field{"same_host", &PublishWeights::same_host}, Field{"keep_from", &PublishWeights::keep_from}};
 };
 TROUPE_FIELDS_COMPLETE(PublishWeights);
+
+inline constexpr std::string_view kBaseLocation = "base:";  // version 0, which the actor loads from its model file
 
 struct TakeWeights {  // into the back buffer, every chunk verified, then swapped in between two decode steps
   static constexpr std::string_view kName = "take_weights";

@@ -33,29 +33,31 @@ Actor::Actor(const RoleSetting& setting, Context& context)
 }
 
 void Actor::handle(const Generate& m, Responder<Generate> responder) {
-  if (m.policy_version != version_)
+  if (!proven_)
+    return responder.fail(failure_code::kStaleWeights, "the weights in use are not proven to be a published version");
+  if (m.exact ? m.policy_version != version_ : m.policy_version > version_)
     return responder.fail(failure_code::kStaleWeights, "holds policy version " + std::to_string(version_) +
                                                            ", asked for " + std::to_string(m.policy_version));
-  const auto prompt = m.prompt.as<int32_t>();
-  // The same draw asked again under a new id (its asker was replaced): the newer asker gets the answer.
+  // The same draw asked again under a new id (its asker was replaced): what is generated goes to the newer asker.
   if (const auto old = waiting_.find(m.draw); old != waiting_.end()) {
-    engine_->cancel(m.draw);
-    old->second.fail(failure_code::kCancelled, "draw " + std::to_string(m.draw) + " was asked again");
-    waiting_.erase(old);
+    old->second.responder.fail(failure_code::kCancelled, "draw " + std::to_string(m.draw) + " was asked again");
+    old->second = {std::move(responder), m.exact};
+    return;
   }
+  const auto prompt = m.prompt.as<int32_t>();
   engine_->submit({.id = m.draw,
                    .seed = m.seed,
                    .draw = m.draw,
                    .num_samples = static_cast<int64_t>(m.num_samples),
                    .prompt = {prompt.begin(), prompt.end()},
                    .sampling = m.sampling});
-  waiting_.emplace(m.draw, std::move(responder));
+  waiting_.emplace(m.draw, Waiting{std::move(responder), m.exact});
 }
 
 Ack Actor::handle(const CancelGenerate& m) {
   engine_->cancel(m.draw);
   if (const auto it = waiting_.find(m.draw); it != waiting_.end()) {
-    it->second.fail(failure_code::kCancelled, "draw " + std::to_string(m.draw) + " was withdrawn");
+    it->second.responder.fail(failure_code::kCancelled, "draw " + std::to_string(m.draw) + " was withdrawn");
     waiting_.erase(it);
   }
   return {.version = version_};
@@ -84,23 +86,54 @@ std::shared_ptr<SharedRegion> Actor::fetch_chunks(const WeightManifest& manifest
 
 Ack Actor::handle(const TakeWeights& m) {
   const WeightManifest& manifest = m.manifest;
-  if (manifest.version == version_ && manifest.digest == digest_) return {.version = version_};
+  if (proven_ && manifest.version == version_ && manifest.digest == digest_) return {.version = version_};
   context_.beat("take_weights", "version " + std::to_string(manifest.version));
   fault_point("weights");
+  withdraw_exact();
+  if (manifest.location == kBaseLocation) {
+    engine_->swap_weights(load_model(setting_.model_or(config_.model), scalar_type(config_.dtype)).weights, 0);
+    release_load_memory();
+    proven_ = true;
+    version_ = 0;
+    digest_.clear();
+    return {.version = version_};
+  }
   check_manifest(manifest);
   const auto region =
       manifest.location == "chunks:" ? fetch_chunks(manifest) : open_region(manifest.location, kRegionDeadline);
   verify(manifest, region->bytes());
-  engine_->swap_weights(unpack(manifest, region->bytes(), region), manifest.version);
+  const StateDict weights = unpack(manifest, region->bytes(), region);
+  proven_ = false;
+  engine_->swap_weights(weights, manifest.version);
+  context_.beat();
+  if (!engine_->holds(weights))
+    throw std::runtime_error("the weights in use are not those of version " + std::to_string(manifest.version) +
+                             ", digest " + manifest.digest);
+  proven_ = true;
   version_ = manifest.version;
   digest_ = manifest.digest;
   fault_point("weights.taken");
   return {.version = version_};
 }
 
+// Answers that may not mix versions do not outlive theirs.
+void Actor::withdraw_exact() {
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    if (!it->second.exact) {
+      ++it;
+      continue;
+    }
+    engine_->cancel(it->first);
+    it->second.responder.fail(failure_code::kStaleWeights, "policy version " + std::to_string(version_) +
+                                                               " was replaced while draw " + std::to_string(it->first) +
+                                                               " was generated");
+    it = waiting_.erase(it);
+  }
+}
+
 bool Actor::work() {
   fault_point("generate");
-  if (!engine_->step()) return false;
+  if (!proven_ || !engine_->step()) return false;
   while (const auto finished = engine_->take_finished()) reply(*finished);
   const EngineStats stats = engine_->stats();
   context_.beat("generate", std::to_string(stats.running_sequences) + " answers running, " +
@@ -128,7 +161,7 @@ void Actor::reply(const Finished& finished) {
   out.logprobs = Attachment::of(std::move(logprobs));
   out.versions = Attachment::of(std::move(versions));
   out.finish = Attachment::of(std::move(finish));
-  it->second.reply(out);
+  it->second.responder.reply(out);
   waiting_.erase(it);
 }
 

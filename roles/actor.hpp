@@ -35,15 +35,23 @@ class Actor {
   // Loads the base model: policy version 0.
   Actor(const RoleSetting& setting, Context& context);
 
-  // Refused with kStaleWeights when another policy version is in use than asked for.
+  // Refused with kStaleWeights when another policy version is in use than asked for, or an older one where a newer one
+  // would do. A draw that is being generated already goes on, its answer to whoever asked last.
   void handle(const Generate& m, Responder<Generate> responder);
   Ack handle(const CancelGenerate& m);
-  // Verifies every chunk before a token is sampled from it; a version it already holds is acknowledged at once.
+  // Verifies every chunk before it is used, and then that the weights in use are these, before a token is sampled from
+  // them: not proven, it fails and nothing is generated until a version is. A version it already holds is acknowledged
+  // at once. Answers under way go on with the new weights, but for those that must be by one version.
   Ack handle(const TakeWeights& m);
   bool work();
 
  private:
+  struct Waiting {
+    Responder<Generate> responder;
+    bool exact;  // all tokens by one version
+  };
   std::shared_ptr<SharedRegion> fetch_chunks(const WeightManifest& manifest);
+  void withdraw_exact();
   void reply(const Finished& finished);
 
   const Config config_;
@@ -51,9 +59,10 @@ class Actor {
   Context& context_;
   std::optional<Tokenizer> tokenizer_;
   std::optional<Engine> engine_;
+  bool proven_ = true;  // the engine's weights are those of version_
   uint64_t version_ = 0;
-  std::string digest_;                               // of the version in use; "" for the base model
-  std::map<uint64_t, Responder<Generate>> waiting_;  // by draw
+  std::string digest_;                   // of the version in use; "" for the base model
+  std::map<uint64_t, Waiting> waiting_;  // by draw
 };
 static_assert(Serves<Actor, ActorFace>);
 

@@ -39,16 +39,19 @@ void Conductor::run(Context&) {
   const uint64_t written = last_written(setting_.run_folder);
   patiently([&] { metrics_.emplace(setting_.run_folder, written); });
   loop_.recover(written);
-  if (loop_.ended() == 0 && !read_summary(setting_.run_folder).contains("accuracy_before")) evaluate("accuracy_before");
+  if (loop_.held() == 0 && !read_summary(setting_.run_folder).contains("accuracy_before")) evaluate("accuracy_before");
   loop_.train();
   finish();
 }
 
 void Conductor::end_step(uint64_t step, MetricValues metrics) {
-  if (evaluation_ && config_.evaluation.every > 0 && step % static_cast<uint64_t>(config_.evaluation.every) == 0 &&
-      step < static_cast<uint64_t>(*config_.steps)) {
+  const bool wanted = evaluation_ && config_.evaluation.every > 0 &&
+                      step % static_cast<uint64_t>(config_.evaluation.every) == 0 &&
+                      step < static_cast<uint64_t>(*config_.steps);
+  if (wanted && step == loop_.held() && !context_.stopping()) {
     Generation generation = loop_.generation();
-    metrics["accuracy"] = evaluation_->run(generation, step).value;
+    const Accuracy accuracy = evaluation_->run(generation, step);
+    if (!context_.stopping()) metrics["accuracy"] = accuracy.value;  // else not all prompts were asked
   }
   patiently([&] {
     if (!metrics_) metrics_.emplace(setting_.run_folder, step - 1);
@@ -64,7 +67,7 @@ void Conductor::end_step(uint64_t step, MetricValues metrics) {
 void Conductor::evaluate(const std::string& key) {
   if (!evaluation_) return;
   Generation generation = loop_.generation();
-  const Accuracy accuracy = evaluation_->run(generation, loop_.ended());
+  const Accuracy accuracy = evaluation_->run(generation, loop_.held());
   if (context_.stopping()) return;  // not all prompts were asked
   patiently([&] {
     merge_summary(setting_.run_folder, {{key, accuracy.value}, {"held_out_prompts", accuracy.prompts}});

@@ -151,7 +151,7 @@ void Learner::load_newest(const std::filesystem::path& folder) {
   step_ = checkpoint->meta.step;
   journal_offset_ = checkpoint->meta.journal_offset;
   const Json metrics = parse_json(checkpoint->meta.extra, (checkpoint->folder / "manifest.json").string());
-  last_ = Updated{.step = step_, .metrics = metrics.get<std::map<std::string, double>>()};
+  answers_[step_] = Updated{.step = step_, .metrics = metrics.get<std::map<std::string, double>>()};
 }
 
 void Learner::fail_behind(const std::string& what) const {
@@ -188,7 +188,7 @@ Learner::Batch Learner::read_batch(const Experience& e) const {
 
 Updated Learner::handle(const Update& m) {
   const std::string what = "update step " + std::to_string(m.batch.step);
-  if (m.batch.step == step_ && last_) return *last_;
+  if (const auto answer = answers_.find(m.batch.step); answer != answers_.end()) return answer->second;
   if (m.batch.step != step_ + 1) fail_behind(what);
   context_.beat("update", what);
   fault_point("update");
@@ -207,7 +207,8 @@ Updated Learner::handle(const Update& m) {
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - began;
   out.metrics["tokens_per_s_train"] = static_cast<double>(batch.packed.tokens.numel()) / seconds.count();
   ++step_;
-  last_ = out;
+  answers_[step_] = out;
+  answers_.erase(answers_.begin(), answers_.lower_bound(step_ - std::min(step_, kAnswersKept - 1)));
   fault_point("updated");
   return out;
 }
@@ -240,18 +241,23 @@ AnswerLogProbs Learner::handle(const LogProbs& m) {
 }
 
 LearnerState Learner::handle(const AskState&) {
-  return {.step = step_, .journal_offset = journal_offset_};
+  return {.step = step_,
+          .journal_offset = journal_offset_,
+          .oldest = published_.empty() ? step_ : published_.begin()->first};
 }
 
 PublishedWeights Learner::handle(const PublishWeights& m) {
-  if (m.version != step_) fail_behind("publish version " + std::to_string(m.version));
-  if (published_ && published_->manifest.version == m.version) return {published_->manifest};
+  const std::string what = "publish version " + std::to_string(m.version);
+  withdraw_below(m.keep_from);
+  if (const auto kept = published_.find(m.version); kept != published_.end()) return {kept->second.manifest};
+  if (m.version > step_) fail_behind(what);
+  if (m.version < step_)
+    throw std::invalid_argument(what + ": has applied " + std::to_string(step_) + " steps and does not keep it");
   context_.beat("publish", "version " + std::to_string(m.version));
   fault_point("publish");
   const StateDict weights = config_.lora.rank > 0 ? engine_->model().merged()
                             : m.dtype == "f32"    ? engine_->weights()
                                                   : engine_->compute_weights();
-  withdraw_published();  // before the new one takes memory
   Published made{.manifest = layout_of(weights, m.dtype, m.version)};
   made.region = SharedRegion::create(made.manifest.total_bytes);
   pack(weights, made.manifest, made.region->writable());
@@ -265,26 +271,27 @@ PublishedWeights Learner::handle(const PublishWeights& m) {
   } else {
     InprocRegions::publish(name, made.region);
   }
-  published_ = std::move(made);
-  return {published_->manifest};
+  return {published_.emplace(m.version, std::move(made)).first->second.manifest};
 }
 
 std::string Learner::region_name(uint64_t version) const {
   return setting_.run_folder.filename().string() + "-v" + std::to_string(version);
 }
 
-// A reader that has opened the old version keeps its memory alive by itself.
-void Learner::withdraw_published() {
-  if (!published_) return;
-  const std::string name = region_name(published_->manifest.version);
-  regions_ ? regions_->withdraw(name) : InprocRegions::withdraw(name);
-  published_.reset();
+// A reader that has opened an old version keeps its memory alive by itself.
+void Learner::withdraw_below(uint64_t version) {
+  while (!published_.empty() && published_.begin()->first < version) {
+    const std::string name = region_name(published_.begin()->first);
+    regions_ ? regions_->withdraw(name) : InprocRegions::withdraw(name);
+    published_.erase(published_.begin());
+  }
 }
 
 WeightChunk Learner::handle(const FetchChunk& m) {
-  if (!published_ || published_->manifest.version != m.version)
+  const auto kept = published_.find(m.version);
+  if (kept == published_.end())
     throw std::invalid_argument("fetch chunk: version " + std::to_string(m.version) + " is not published");
-  const Published& p = *published_;
+  const Published& p = kept->second;
   if (m.index >= p.manifest.chunk_crc32c.size())
     throw std::invalid_argument("fetch chunk " + std::to_string(m.index) + " of " +
                                 std::to_string(p.manifest.chunk_crc32c.size()));
@@ -299,7 +306,7 @@ Checkpointed Learner::handle(const Checkpoint& m) {
   const CheckpointMeta meta{.run = setting_.run_folder.filename().string(),
                             .step = step_,
                             .journal_offset = m.journal_offset,
-                            .extra = Json(last_ ? last_->metrics : std::map<std::string, double>()).dump()};
+                            .extra = Json(answers_[step_].metrics).dump()};
   const auto folder = write_checkpoint(checkpoint_disk(), m.folder, meta, {{"learner", engine_->state()}},
                                        static_cast<int>(config_.keep_checkpoints));
   journal_offset_ = m.journal_offset;

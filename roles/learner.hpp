@@ -1,7 +1,7 @@
 // Owns the trainable policy and its optimizer; publishes weight versions; writes checkpoints.
 //
 // A step is one Update: the batch of one roll, trained on for `epochs` passes of `mini_batches` optimizer steps.
-// Updates are applied once and in order: the last one asked again gets its earlier answer, a later one than the next
+// Updates are applied once and in order: a recent one asked again gets its earlier answer, a later one than the next
 // fails with kBehind and the conductor feeds the journalled steps since. Started again, it goes on from the newest
 // checkpoint. Single-threaded: the runner calls one handler at a time.
 #pragma once
@@ -86,7 +86,7 @@ class Learner {
   [[noreturn]] void fail_behind(const std::string& what) const;
   void export_policy(const std::filesystem::path& folder) const;
   std::string region_name(uint64_t version) const;
-  void withdraw_published();
+  void withdraw_below(uint64_t version);
 
   const Config config_;
   const RoleSetting setting_;
@@ -96,13 +96,13 @@ class Learner {
   std::optional<TrainEngine> engine_;
   uint64_t step_ = 0;                      // batches applied
   uint64_t journal_offset_ = 0;            // end of the record that the newest checkpoint covers
-  std::optional<Updated> last_;            // answer to the last Update, given again when it is asked again
+  std::map<uint64_t, Updated> answers_;    // to the newest Updates by step, given again when they are asked again
   std::unique_ptr<RegionServer> regions_;  // null: one process, regions are handed over by pointer
   struct Published {
     WeightManifest manifest;
     std::shared_ptr<SharedRegion> region;
   };
-  std::optional<Published> published_;  // the newest version
+  std::map<uint64_t, Published> published_;  // by version, those that somebody may still need
 };
 static_assert(Serves<Learner, LearnerFace>);
 

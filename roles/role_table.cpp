@@ -70,7 +70,7 @@ void check_ranges(const Conductor::Config& c, const JsonPath& where) {
       .need(*c.steps >= 1, "steps", "at least 1")
       .need(c.group_size >= 1, "group_size", "at least 1")
       .need(c.prompts_per_update >= 1, "prompts_per_update", "at least 1")
-      .need(c.max_staleness == 0, "max_staleness", "0: asynchronous runs are not part of this version")
+      .need(c.max_staleness >= 0 && c.max_staleness <= 15, "max_staleness", "0 (synchronous) to 15")
       .need(c.checkpoint_every >= 0, "checkpoint_every", "0 (at the end only) or more")
       .need(c.evaluation.temperature >= 0, "evaluation.temperature", "0 (the likeliest answer) or more")
       .need(c.evaluation.every >= 0, "evaluation.every", "0 (before and after the run only) or more")

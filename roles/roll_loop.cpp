@@ -59,14 +59,30 @@ const TokenizedPrompt& RollLoop::prompt_of(uint64_t draw) const {
   return prompts_[order_.prompt_of(draw)];
 }
 
+// The bound on staleness, token by token; in a deterministic run there is one right version.
+void RollLoop::check_versions(const Rollouts& rollouts, uint64_t asked) const {
+  const auto step = static_cast<int64_t>(step_of(rollouts.draw));
+  const int64_t low = std::max(static_cast<int64_t>(asked), step - 1 - config_.max_staleness);
+  const int64_t high = topology_.run.deterministic ? static_cast<int64_t>(asked) : step - 1;
+  const auto versions = rollouts.versions.as<int32_t>();
+  const auto wrong = std::find_if(versions.begin(), versions.end(), [&](int32_t v) { return v < low || v > high; });
+  if (wrong == versions.end()) return;
+  throw std::runtime_error("rollouts of draw " + std::to_string(rollouts.draw) + ", step " + std::to_string(step) +
+                           ": token " + std::to_string(wrong - versions.begin()) + " was sampled by version " +
+                           std::to_string(*wrong) + ", expected " + std::to_string(low) + " to " +
+                           std::to_string(high) + " (max_staleness " + std::to_string(config_.max_staleness) + ")");
+}
+
 void RollLoop::start(uint64_t number, uint64_t version) {
   steps_[number].started = context_.now();
+  steps_[number].version = version;
   const auto count = static_cast<uint64_t>(config_.prompts_per_update);
   for (uint64_t draw = (number - 1) * count; draw < number * count; ++draw)
     generation_.start({.seed = topology_.run.seed,
                        .draw = draw,
                        .num_samples = static_cast<uint64_t>(config_.group_size),
                        .policy_version = version,
+                       .exact = topology_.run.deterministic,
                        .prompt = Attachment::of(prompt_of(draw).ids),
                        .sampling = topology_.sampling});
 }
@@ -87,6 +103,7 @@ void RollLoop::take_rollouts() {
     check_rollouts(*rollouts, config_.group_size);
     const uint64_t draw = rollouts->draw;
     Step& step = steps_.at(step_of(draw));
+    check_versions(*rollouts, step.version);
     Group& group = step.groups[draw];
     group.rollouts = std::move(*rollouts);
     const auto lengths = group.rollouts.lengths.as<int32_t>();
@@ -98,7 +115,9 @@ void RollLoop::take_rollouts() {
                 .max_new_tokens = topology_.sampling.max_new_tokens};
     for (const uint8_t f : finish) score.truncated.push_back(f == static_cast<uint8_t>(FinishReason::kLength));
     group.asked = reward_.ask(score, {.deadline = deadline_, .what = "score draw " + std::to_string(draw)});
-    if (step.groups.size() == static_cast<std::size_t>(config_.prompts_per_update)) step.generated = context_.now();
+    if (step.groups.size() < static_cast<std::size_t>(config_.prompts_per_update)) continue;
+    step.generated = context_.now();
+    step.started = std::max(step.started, std::exchange(last_generated_, step.generated));  // the one before it
   }
 }
 
@@ -251,10 +270,18 @@ MetricValues metrics_of(const Experience& batch) {
   out["reward_max"] = *std::max_element(rewards.begin(), rewards.end());
   out["response_length_mean"] = std::accumulate(lengths.begin(), lengths.end(), 0.0) / n;
   out["response_length_max"] = *std::max_element(lengths.begin(), lengths.end());
-  double lag = 0;
+  double total = 0;
+  std::map<int64_t, int64_t> tokens_of_lag;
   const auto versions = batch.versions.as<int32_t>();
-  for (const int32_t version : versions) lag += static_cast<double>(batch.step) - 1 - version;
-  out["staleness"] = versions.empty() ? 0.0 : lag / static_cast<double>(versions.size());
+  for (const int32_t version : versions) {
+    const int64_t lag = static_cast<int64_t>(batch.step) - 1 - version;
+    total += static_cast<double>(lag);
+    ++tokens_of_lag[lag];
+  }
+  const auto tokens = static_cast<double>(std::max<std::size_t>(versions.size(), 1));
+  out["staleness"] = total / tokens;
+  for (const auto& [lag, count] : tokens_of_lag)
+    out[std::string(kStalenessPrefix) + std::to_string(lag)] = static_cast<double>(count) / tokens;
   return out;
 }
 

@@ -40,11 +40,14 @@ class RollLoop {
            std::vector<TokenizedPrompt> prompts, Roles roles, const Context& context,
            std::function<void(std::size_t)> bring_up_to_date);
 
-  // Asks the actors for the answers of `step`, from policy `version`.
+  // Asks the actors for the answers of `step`: all by `version` in a deterministic run, by it or newer ones in a
+  // free-running one.
   void start(uint64_t step, uint64_t version);
   void pump();
   // The batch of `step` once it is complete.
   std::optional<Rolled> take(uint64_t step);
+  // Answers of an open step are still being generated.
+  bool generating() const { return generation_.open() > 0; }
   void add_slots(std::vector<std::shared_ptr<AnswerSlot>>& out) const;
   // One short line for people: "step 3: 12 of 16 prompts answered".
   std::string progress() const;
@@ -56,6 +59,7 @@ class RollLoop {
     std::optional<Scores> scores;
   };
   struct Step {
+    uint64_t version = 0;              // asked for
     std::map<uint64_t, Group> groups;  // by draw: the batch's order does not depend on who answered first
     std::size_t scored = 0;
     Pending<AnswerLogProbs> reference;
@@ -68,6 +72,7 @@ class RollLoop {
   void take_scores(Step& step);
   void ask_reference(uint64_t number, Step& step);
   void finish(uint64_t number, Step& step);
+  void check_versions(const Rollouts& rollouts, uint64_t asked) const;
   Experience assemble(uint64_t number, const Step& step) const;
   GroupAdvantages advantages_of(const Step& step) const;
 
@@ -82,9 +87,10 @@ class RollLoop {
   Millis deadline_;
   Generation generation_;
   std::map<uint64_t, Step> steps_;  // open ones
+  Instant last_generated_{};        // when a step's answers were last complete
 };
 
-// What can be told from a step's batch alone: rewards, lengths, truncation.
+// What can be told from a step's batch alone: rewards, lengths, staleness.
 MetricValues metrics_of(const Experience& batch);
 
 // Throws std::runtime_error naming the node when there are not as many finite scores as answers.

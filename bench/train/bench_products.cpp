@@ -31,10 +31,13 @@ int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::stoi(argv[1]) : 5;
   at::set_num_threads(1);
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16})
-    for (const auto& [what, m, n, k] :
-         {Shape{"26M qkv", 2048, 768, 512}, {"26M o", 2048, 512, 512}, {"26M gate_up", 2048, 2816, 512},
-          {"26M down", 2048, 512, 1408}, {"26M head", 2048, 6400, 512}, {"145M expert gate_up", 1024, 3456, 640},
-          {"145M expert down", 1024, 640, 1728}}) {
+    for (const auto& [what, m, n, k] : {Shape{"26M qkv", 2048, 768, 512},
+                                        {"26M o", 2048, 512, 512},
+                                        {"26M gate_up", 2048, 2816, 512},
+                                        {"26M down", 2048, 512, 1408},
+                                        {"26M head", 2048, 6400, 512},
+                                        {"145M expert gate_up", 1024, 3456, 640},
+                                        {"145M expert down", 1024, 640, 1728}}) {
       const at::Tensor x = at::randn({m, k}).to(type), w = at::randn({n, k}).to(type), dy = at::randn({m, n}).to(type);
       at::Tensor y = at::empty({m, n}, type), dx = at::empty({m, k}, type), dw = at::zeros({n, k});
       at::Tensor their_y = y.clone(), their_dx = dx.clone(), their_dw = at::zeros({n, k}, type);
@@ -52,8 +55,11 @@ int main(int argc, char** argv) {
           works[i].second();
           if (round > 0) best[i] = std::min(best[i], thread_seconds() - begin);
         }
-      nlohmann::ordered_json line{
-          {"shape", what}, {"dtype", type == at::kFloat ? "f32" : "bf16"}, {"tokens", m}, {"outputs", n}, {"inputs", k}};
+      nlohmann::ordered_json line{{"shape", what},
+                                  {"dtype", type == at::kFloat ? "f32" : "bf16"},
+                                  {"tokens", m},
+                                  {"outputs", n},
+                                  {"inputs", k}};
       for (size_t i = 0; i < works.size(); ++i)
         line[works[i].first] = std::round(2e-9 * static_cast<double>(m * n * k) / best[i]);
       std::cout << line.dump() << std::endl;

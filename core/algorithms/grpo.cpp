@@ -146,11 +146,17 @@ void ratio_metrics(const GrpoConfig& c, const Symbols& s, double num_tokens, Los
   mean("clip_fraction", at::logical_or(low, high));
 }
 
-// How far the generator's probabilities are from the learner's, and what the correction made of it.
-void behaviour_metrics(const Symbols& s, const at::Tensor& L_mu, const ImportanceWeights& importance, double num_tokens,
-                       LossMetrics& out) {
-  const at::Tensor log_r = at::nan_to_num(s.L_old - L_mu, 0.0) * s.m;
+// How far the generator's probabilities are from the learner's (`L_learner`, before the update), and what the
+// correction made of it.
+void behaviour_metrics(const Symbols& s, const at::Tensor& L_learner, const at::Tensor& L_mu,
+                       const ImportanceWeights& importance, double num_tokens, LossMetrics& out) {
+  const at::Tensor log_r = at::nan_to_num(L_learner - L_mu, 0.0) * s.m;
+  const at::Tensor r = log_r.clamp(-20.0, 20.0).exp() * s.m;
+  out.add_mean("behaviour_ratio_mean", sum_of(r), num_tokens);
+  out.add_deviation("behaviour_ratio_std", sum_of(r), sum_of(r * r), num_tokens);
+  out.add_max("behaviour_ratio_max", max_of(r));
   out.add_mean("behaviour_kl", sum_of((at::expm1(log_r) - log_r) * s.m), num_tokens);
+  out.add_mean("behaviour_kl_k1", -sum_of(log_r), num_tokens);
   out.add_mean("behaviour_logprob_difference", sum_of(log_r.abs()), num_tokens);
   out.add_max("behaviour_logprob_difference_max", max_of(log_r.abs()));
   if (!importance.weight.defined()) return;
@@ -178,14 +184,15 @@ at::Tensor masked(const at::Tensor& values, const at::Tensor& mask) {
 }
 
 // What is reported beside the loss.
-void add_metrics(const GrpoConfig& c, const Symbols& s, const Sequences& seq, const at::Tensor& L_mu,
-                 const at::Tensor& H, const ImportanceWeights& importance, double num_tokens, LossMetrics& out) {
+void add_metrics(const GrpoConfig& c, const Symbols& s, const Sequences& seq, const at::Tensor& L_learner,
+                 const at::Tensor& L_mu, const at::Tensor& H, const ImportanceWeights& importance, double num_tokens,
+                 LossMetrics& out) {
   out.add_total("num_tokens", num_tokens);
   out.add_total("num_sequences", static_cast<double>(seq.count()));
   out.add_mean("policy_kl", sum_of(at::expm1(s.d) - s.d), num_tokens);
   if (H.defined()) out.add_mean("entropy", sum_of(H), num_tokens);
   ratio_metrics(c, s, num_tokens, out);
-  if (L_mu.defined()) behaviour_metrics(s, L_mu, importance, num_tokens, out);
+  if (L_mu.defined()) behaviour_metrics(s, L_learner, L_mu, importance, num_tokens, out);
 }
 
 // The policy's part: terms, the three masks and weights in TRL's order, averaged. `trained` tells which tokens the
@@ -260,7 +267,8 @@ LossResult grpo_loss(const GrpoConfig& c, const LossBatch& b, const LossScale& s
     add("entropy_loss", -c.entropy_coef * (H * trained).sum() / std::max(scale.num_entropy_tokens, 1.0));
 
   const at::NoGradGuard no_grad;
-  add_metrics(c, s, seq, L_mu, H, importance, num_tokens, out);
+  const at::Tensor L_learner = b.old_logprobs.defined() ? masked(b.old_logprobs, b.mask) : s.L;
+  add_metrics(c, s, seq, L_learner, L_mu, H, importance, num_tokens, out);
   out.add_total("loss", result.loss.item<double>());
   return result;
 }

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 namespace troupe {
@@ -17,6 +18,13 @@ void LossMetrics::add_total(const std::string& name, double value) {
   totals_[name] += value;
 }
 
+void LossMetrics::add_deviation(const std::string& name, double sum, double sum_of_squares, double count) {
+  Moments& moments = deviations_[name];
+  moments.sum += sum;
+  moments.squares += sum_of_squares;
+  moments.count += count;
+}
+
 void LossMetrics::add_max(const std::string& name, double value) {
   const auto [it, inserted] = maxima_.emplace(name, value);
   if (!inserted) it->second = std::max(it->second, value);
@@ -24,6 +32,7 @@ void LossMetrics::add_max(const std::string& name, double value) {
 
 void LossMetrics::add(const LossMetrics& other) {
   for (const auto& [name, mean] : other.means_) add_mean(name, mean.sum, mean.count);
+  for (const auto& [name, m] : other.deviations_) add_deviation(name, m.sum, m.squares, m.count);
   for (const auto& [name, value] : other.totals_) add_total(name, value);
   for (const auto& [name, value] : other.maxima_) add_max(name, value);
 }
@@ -33,6 +42,8 @@ std::map<std::string, double> LossMetrics::values() const {
   out.insert(maxima_.begin(), maxima_.end());
   for (const auto& [name, mean] : means_)
     if (mean.count > 0) out[name] = mean.sum / mean.count;
+  for (const auto& [name, m] : deviations_)
+    if (m.count > 0) out[name] = std::sqrt(std::max(m.squares / m.count - std::pow(m.sum / m.count, 2), 0.0));
   return out;
 }
 

@@ -42,7 +42,8 @@ class LossMetrics {
  public:
   void add_mean(const std::string& name, double sum, double count);  // reported as sum / count; absent if count is 0
   void add_total(const std::string& name, double value);             // reported as the sum
-  void add_max(const std::string& name, double value);               // reported as the maximum
+  void add_deviation(const std::string& name, double sum, double sum_of_squares, double count);  // of a population
+  void add_max(const std::string& name, double value);  // reported as the maximum
   void add(const LossMetrics& other);
   std::map<std::string, double> values() const;
 
@@ -51,7 +52,13 @@ class LossMetrics {
     double sum = 0;
     double count = 0;
   };
+  struct Moments {
+    double sum = 0;
+    double squares = 0;
+    double count = 0;
+  };
   std::map<std::string, Mean> means_;
+  std::map<std::string, Moments> deviations_;
   std::map<std::string, double> totals_;
   std::map<std::string, double> maxima_;
 };

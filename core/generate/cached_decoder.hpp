@@ -54,6 +54,8 @@ class CachedDecoder {
   // Packs new weights aside; swap() puts them in place, false when there are none.
   virtual void prepare(const StateDict& weights) = 0;
   virtual bool swap() = 0;
+  // Whether the weights in place are these, bit for bit.
+  virtual bool holds(const StateDict& weights) const = 0;
 
   virtual const kernels::KernelTable& kernels() const = 0;  // for the sampler
   virtual const char* name() const = 0;

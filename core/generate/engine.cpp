@@ -35,6 +35,9 @@ void Engine::swap_weights(const StateDict& weights, uint64_t version) {
   scheduler_->prepare_weights(weights, version);
   scheduler_->swap_prepared();
 }
+bool Engine::holds(const StateDict& weights) const {
+  return scheduler_->holds(weights);
+}
 std::vector<float> Engine::logprobs(std::span<const int32_t> tokens, std::span<const int32_t> prompt_lengths,
                                     std::span<const int32_t> response_lengths, double temperature) {
   return scheduler_->logprobs(tokens, prompt_lengths, response_lengths, temperature);

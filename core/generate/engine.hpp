@@ -113,6 +113,9 @@ class Engine {
   void prepare_weights(const StateDict& weights, uint64_t version);
   bool swap_prepared();
   void swap_weights(const StateDict& weights, uint64_t version);  // both at once
+  // Whether the weights in use are these, bit for bit: what the next step reads is compared, not what was handed in.
+  // The own kernels keep panels in another order and padded; they are compared with `weights` packed again.
+  bool holds(const StateDict& weights) const;
 
   // log softmax(logits / temperature) of the response tokens of packed sequences (prompt, then response, one after
   // another). [sum(P_i + T_i)], [B], [B] -> [sum T_i]. Same kernels and bits as generation. Uses free KV room; throws

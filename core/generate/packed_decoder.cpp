@@ -69,6 +69,7 @@ class PackedDecoder : public CachedDecoder {
   void copy_page(int32_t from, int32_t to) override;
   void prepare(const StateDict& weights) override;
   bool swap() override;
+  bool holds(const StateDict& weights) const override { return front_->holds(weights, pool_.threads()); }
   const kernels::KernelTable& kernels() const override { return k_; }
   const char* name() const override { return k_.name; }
   int64_t weight_bytes() const override { return static_cast<int64_t>(front_->active_bytes()); }
@@ -122,8 +123,8 @@ void PackedDecoder::prepare(const StateDict& weights) {
 bool PackedDecoder::swap() {
   const std::lock_guard lock(back_mutex_);
   if (!back_) return false;
-  front_ =
-      std::move(back_);  // the old weights' memory goes back: kept for the next, it would double what an actor holds
+  // The old weights' memory goes back to the system: kept for the next ones it would double what an actor holds.
+  front_ = std::move(back_);
   return true;
 }
 

@@ -1,7 +1,7 @@
 #include "core/generate/packed_weights.hpp"
 
 #include <atomic>
-#include <mutex>
+#include <cstring>
 #include <stdexcept>
 #include <thread>
 
@@ -47,9 +47,13 @@ std::vector<float> padded(const at::Tensor& values, int64_t n) {
   return padded(values, n, values.numel(), n);
 }
 
-void run_job(const Job& job, int64_t panel, bool bf16) {
+size_t panel_bytes(const Job& job, bool bf16) {
+  return static_cast<size_t>(kPanelCols * job.k_padded * (bf16 ? 2 : 4));
+}
+
+// Makes one panel at `out`. Rows of an `as_rows` job that are not there are left alone.
+void run_job(const Job& job, int64_t panel, bool bf16, std::byte* out) {
   const int64_t size = bf16 ? 2 : 4;
-  std::byte* out = job.out + panel * kPanelCols * job.k_padded * size;
   if (job.as_rows) {
     for (int64_t c = 0; c < kPanelCols; ++c, out += job.k_padded * size) {
       const std::byte* row = job.rows[static_cast<size_t>(panel * kPanelCols + c)];
@@ -62,7 +66,9 @@ void run_job(const Job& job, int64_t panel, bool bf16) {
   pack_panel(source, job.k_padded, bf16, out);
 }
 
-void run_jobs(const std::vector<Job>& jobs, bool bf16, int threads) {
+// Every panel of every job, shared out among threads.
+template <class Each>
+void for_each_panel(const std::vector<Job>& jobs, int threads, Each each) {
   struct Piece {
     const Job* job;
     int64_t panel;
@@ -74,8 +80,7 @@ void run_jobs(const std::vector<Job>& jobs, bool bf16, int threads) {
   std::atomic<size_t> next{0};
   const auto work = [&] {
     for (size_t first; (first = next.fetch_add(kTake)) < pieces.size();) {
-      for (size_t i = first; i < std::min(first + kTake, pieces.size()); ++i)
-        run_job(*pieces[i].job, pieces[i].panel, bf16);
+      for (size_t i = first; i < std::min(first + kTake, pieces.size()); ++i) each(*pieces[i].job, pieces[i].panel);
     }
   };
   std::vector<std::thread> others;
@@ -84,8 +89,10 @@ void run_jobs(const std::vector<Job>& jobs, bool bf16, int threads) {
   for (std::thread& t : others) t.join();
 }
 
+}  // namespace
+
 // Collects the jobs of all matrices; keeps the tensors it had to make contiguous alive.
-class Collector {
+class PackedWeights::Collector {
  public:
   Collector(const DecoderSizes& sizes, std::byte* block) : s_(sizes), block_(block) {}
 
@@ -167,12 +174,10 @@ class Collector {
   std::vector<Job> jobs_;
 };
 
-}  // namespace
-
-PackedWeights::PackedWeights(const DecoderConfig& config, bool bf16)
-    : config_(config), sizes_(config), bf16_(bf16), layers_(static_cast<size_t>(config.num_layers)) {
+PackedWeights::PackedWeights(const DecoderConfig& config, bool bf16) : config_(config), sizes_(config), bf16_(bf16) {
   const DecoderSizes& s = sizes_;
-  for (PackedLayer& layer : layers_) {
+  packed_.layers.resize(static_cast<size_t>(config.num_layers));
+  for (PackedLayer& layer : packed_.layers) {
     layer.qkv = place(s.qkv_width, s.hidden_padded);
     layer.o = place(s.hidden_padded, s.attention_width);
     if (config.moe.experts > 0) layer.router = place(round_up(config.moe.experts, kPanelCols), s.hidden_padded);
@@ -184,7 +189,7 @@ PackedWeights::PackedWeights(const DecoderConfig& config, bool bf16)
       if (static_cast<int64_t>(j) < config.moe.experts - config.moe.per_token) idle_bytes_ += used_bytes_ - before;
     }
   }
-  head_ = place(s.vocab_padded, s.hidden_padded);
+  packed_.head = place(s.vocab_padded, s.hidden_padded);
   embeddings_offset_ = used_bytes_;
   if (!config.tie_embeddings) used_bytes_ += static_cast<size_t>(s.vocab_padded * s.hidden_padded * (bf16 ? 2 : 4));
   // Kernels fetch a little ahead of what they read.
@@ -197,12 +202,12 @@ PackedLinear PackedWeights::place(int64_t n, int64_t k) {
   return linear;
 }
 
-void PackedWeights::pack(const StateDict& weights, int threads) {
-  const NamedWeights named(config_, weights);
+// Fills the vectors of `to`, which lies as packed_ does, and gives the jobs of its panels.
+PackedWeights::Collector PackedWeights::collect(const NamedWeights& named, PackedLayers& to_all) const {
   Collector collector(sizes_, block_.data());
-  for (size_t i = 0; i < layers_.size(); ++i) {
+  for (size_t i = 0; i < to_all.layers.size(); ++i) {
     const LayerWeights& from = named.layers[i];
-    PackedLayer& to = layers_[i];
+    PackedLayer& to = to_all.layers[i];
     to.attention_norm = padded(from.attention_norm, sizes_.hidden_padded);
     to.mlp_norm = padded(from.mlp_norm, sizes_.hidden_padded);
     if (config_.qk_norm) {
@@ -217,10 +222,36 @@ void PackedWeights::pack(const StateDict& weights, int threads) {
       collector.down(from.feed_forwards[j], to.feed_forwards[j].down);
     }
   }
-  final_norm_ = padded(named.final_norm, sizes_.hidden_padded);
-  collector.head(named.head, head_);
+  to_all.final_norm = padded(named.final_norm, sizes_.hidden_padded);
+  collector.head(named.head, to_all.head);
   if (!config_.tie_embeddings) collector.embeddings(named.embeddings, block_.data() + embeddings_offset_);
-  run_jobs(collector.jobs(), bf16_, threads);
+  return collector;
+}
+
+void PackedWeights::pack(const StateDict& weights, int threads) {
+  const NamedWeights named(config_, weights);
+  const Collector collector = collect(named, packed_);
+  for_each_panel(collector.jobs(), threads, [&](const Job& job, int64_t panel) {
+    run_job(job, panel, bf16_, job.out + static_cast<size_t>(panel) * panel_bytes(job, bf16_));
+  });
+}
+
+bool PackedWeights::holds(const StateDict& weights, int threads) const {
+  const NamedWeights named(config_, weights);
+  PackedLayers expected = packed_;
+  const Collector collector = collect(named, expected);
+  std::atomic<bool> same{expected == packed_};
+  for_each_panel(collector.jobs(), threads, [&](const Job& job, int64_t panel) {
+    if (!same) return;
+    const size_t bytes = panel_bytes(job, bf16_);
+    const std::byte* held = job.out + static_cast<size_t>(panel) * bytes;
+    thread_local MemoryBlock scratch;
+    if (scratch.bytes() < bytes) scratch = MemoryBlock(bytes);
+    if (job.as_rows) std::memset(scratch.data(), 0, bytes);  // the rows that are not there
+    run_job(job, panel, bf16_, scratch.data());
+    if (std::memcmp(scratch.data(), held, bytes) != 0) same = false;
+  });
+  return same;
 }
 
 }  // namespace troupe

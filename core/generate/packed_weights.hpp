@@ -16,14 +16,18 @@
 
 namespace troupe {
 
+struct NamedWeights;
+
 struct PackedLinear {
   size_t offset = 0;  // of the panels in the block, bytes
   int64_t k = 0, num_panels = 0;
   std::vector<float> bias;  // [32 * num_panels], or empty
+  bool operator==(const PackedLinear&) const = default;
 };
 
 struct PackedFeedForward {
   PackedLinear gate_up, down;
+  bool operator==(const PackedFeedForward&) const = default;
 };
 
 struct PackedLayer {
@@ -32,6 +36,15 @@ struct PackedLayer {
   PackedLinear qkv, o;
   PackedLinear router;                           // with experts; columns past their number are zero
   std::vector<PackedFeedForward> feed_forwards;  // one, or the experts and behind them the shared ones
+  bool operator==(const PackedLayer&) const = default;
+};
+
+// All but the panels.
+struct PackedLayers {
+  std::vector<PackedLayer> layers;
+  std::vector<float> final_norm;
+  PackedLinear head;
+  bool operator==(const PackedLayers&) const = default;
 };
 
 class PackedWeights {
@@ -42,10 +55,13 @@ class PackedWeights {
   // bfloat16, whatever this packs to, and are read where they lie. Throws std::invalid_argument naming a tensor that is
   // missing or of another shape; what was packed before is then lost.
   void pack(const StateDict& weights, int threads);
+  // Whether what is packed here is, bit for bit, what packing `weights` gives. As fast as packing; needs no second
+  // block.
+  bool holds(const StateDict& weights, int threads) const;
 
-  const std::vector<PackedLayer>& layers() const { return layers_; }
-  const std::vector<float>& final_norm() const { return final_norm_; }
-  const PackedLinear& head() const { return head_; }
+  const std::vector<PackedLayer>& layers() const { return packed_.layers; }
+  const std::vector<float>& final_norm() const { return packed_.final_norm; }
+  const PackedLinear& head() const { return packed_.head; }
   const void* data(const PackedLinear& linear) const { return block_.data() + linear.offset; }
   // Own embedding rows, elements [vocab][hidden_padded]; nullptr when the head's weights are the embeddings.
   const void* embeddings() const { return config_.tie_embeddings ? nullptr : block_.data() + embeddings_offset_; }
@@ -54,13 +70,13 @@ class PackedWeights {
 
  private:
   PackedLinear place(int64_t n, int64_t k);
+  class Collector;
+  Collector collect(const NamedWeights& from, PackedLayers& to) const;
 
   const DecoderConfig config_;
   const DecoderSizes sizes_;
   const bool bf16_;
-  std::vector<PackedLayer> layers_;
-  std::vector<float> final_norm_;
-  PackedLinear head_;
+  PackedLayers packed_;
   size_t embeddings_offset_ = 0;
   size_t used_bytes_ = 0;
   size_t idle_bytes_ = 0;  // of the experts that a token does not go to

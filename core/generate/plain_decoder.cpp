@@ -27,25 +27,31 @@ at::Tensor rotated(const at::Tensor& x, const at::Tensor& cos, const at::Tensor&
   return at::cat({halves[0] * cos - halves[1] * sin, halves[1] * cos + halves[0] * sin}, -1);
 }
 
-void move(NamedWeights& w, c10::Device device, c10::ScalarType dtype) {
-  const auto to = [&](at::Tensor& t) {
-    if (t.defined()) t = t.to(device, dtype, /*non_blocking=*/false, /*copy=*/true);
+// Those that are there; a tied head is not visited on its own.
+template <class Visit>
+void visit(NamedWeights& w, Visit visit_tensor) {
+  const auto one = [&](at::Tensor& t) {
+    if (t.defined()) visit_tensor(t);
   };
   const bool tied = w.head.is_same(w.embeddings);
-  to(w.embeddings);
+  one(w.embeddings);
   if (tied) {
     w.head = w.embeddings;
   } else {
-    to(w.head);
+    one(w.head);
   }
-  to(w.final_norm);
+  one(w.final_norm);
   for (LayerWeights& l : w.layers) {
     for (at::Tensor* t : {&l.attention_norm, &l.mlp_norm, &l.q, &l.k, &l.v, &l.o, &l.q_bias, &l.k_bias, &l.v_bias,
                           &l.o_bias, &l.q_norm, &l.k_norm, &l.router})
-      to(*t);
+      one(*t);
     for (FeedForwardWeights& f : l.feed_forwards)
-      for (at::Tensor* t : {&f.gate, &f.up, &f.down, &f.gate_bias, &f.up_bias, &f.down_bias}) to(*t);
+      for (at::Tensor* t : {&f.gate, &f.up, &f.down, &f.gate_bias, &f.up_bias, &f.down_bias}) one(*t);
   }
+}
+
+void move(NamedWeights& w, c10::Device device, c10::ScalarType dtype) {
+  visit(w, [&](at::Tensor& t) { t = t.to(device, dtype, /*non_blocking=*/false, /*copy=*/true); });
 }
 
 at::Tensor feed_forward(const FeedForwardWeights& w, const at::Tensor& x) {
@@ -109,6 +115,7 @@ class PlainDecoder : public CachedDecoder {
   }
   void prepare(const StateDict& weights) override;
   bool swap() override;
+  bool holds(const StateDict& weights) const override;
   const kernels::KernelTable& kernels() const override { return k_; }
   const char* name() const override { return "plain"; }
   int64_t weight_bytes() const override { return weight_bytes_; }
@@ -148,6 +155,19 @@ void PlainDecoder::prepare(const StateDict& weights) {
   move(*named, options_.device(), c10::typeMetaToScalarType(options_.dtype()));
   const std::lock_guard lock(back_mutex_);
   back_ = std::move(named);
+}
+
+bool PlainDecoder::holds(const StateDict& weights) const {
+  NamedWeights given(config_, weights);
+  std::vector<at::Tensor> expected;
+  visit(given, [&](at::Tensor& t) { expected.push_back(t); });
+  bool same = true;
+  std::size_t next = 0;
+  visit(*front_, [&](at::Tensor& t) {
+    same = same && at::equal(t, expected.at(next).to(t.device(), t.scalar_type()));
+    ++next;
+  });
+  return same;
 }
 
 bool PlainDecoder::swap() {

@@ -25,6 +25,7 @@ class Engine::Scheduler {
   bool cancel(uint64_t id);
   void prepare_weights(const StateDict& weights, uint64_t version);
   bool swap_prepared();
+  bool holds(const StateDict& weights) const { return decoder_->holds(weights); }
   std::vector<float> logprobs(std::span<const int32_t> tokens, std::span<const int32_t> prompt_lengths,
                               std::span<const int32_t> response_lengths, double temperature);
   std::vector<float> logits(std::span<const int32_t> tokens, int64_t rows);

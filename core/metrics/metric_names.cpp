@@ -32,6 +32,14 @@ constexpr MetricName kNames[] = {
     {"tokens_per_s_train", "tokens/s", "prompt and answer tokens trained on per second of the update phase"},
     {"seconds_", "s", "wall time of one phase of the step: generate, score, reward, journal, update, publish, ..."},
     {"staleness", "versions", "mean age of the sampled tokens: versions between sampling and update"},
+    {"staleness_", "", "share of the sampled tokens of one age in versions: staleness_0, staleness_1, ..."},
+    {"behaviour_ratio_mean", "", "mean ratio of the learner's probability before the update to the sampling one"},
+    {"behaviour_ratio_std", "", "standard deviation of that ratio over the tokens"},
+    {"behaviour_ratio_max", "", "largest of these ratios"},
+    {"behaviour_kl", "nats", "mean per token of the KL between sampling policy and learner, k3 estimate"},
+    {"behaviour_kl_k1", "nats", "the same, k1 estimate"},
+    {"importance_weight_mean", "", "mean weight of the correction for that difference"},
+    {"importance_rejected_fraction", "", "share of tokens that the correction drops"},
     {"weights_version", "", "policy version after the step"},
     {"weights_digest", "", "first 52 bits of the digest of the weights published after the step"},
     {"restarts", "", "restarts of roles since the run began"},
@@ -52,7 +60,7 @@ std::span<const MetricName> metric_names() {
 
 const MetricName* find_metric(std::string_view name) {
   for (const MetricName& known : kNames) {
-    const bool family = known.name == kRewardPartPrefix || known.name == kSecondsPrefix;
+    const bool family = known.name.ends_with('/') || known.name.ends_with('_');
     if (family ? name.starts_with(known.name) && name.size() > known.name.size() : name == known.name) return &known;
   }
   return nullptr;

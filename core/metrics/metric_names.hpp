@@ -1,6 +1,6 @@
 // The documented names of metrics.jsonl, in the order of docs/metrics.md. Other names may be written too; the report
 // then draws them after the known ones. Families: "reward/RULE" is the mean of one rule's own values in the step,
-// "seconds_PHASE" the wall time of one phase of the step.
+// "seconds_PHASE" the wall time of one phase of the step, "staleness_LAG" the share of tokens of that age.
 #pragma once
 
 #include <span>
@@ -21,5 +21,6 @@ const MetricName* find_metric(std::string_view name);
 
 inline constexpr std::string_view kRewardPartPrefix = "reward/";
 inline constexpr std::string_view kSecondsPrefix = "seconds_";
+inline constexpr std::string_view kStalenessPrefix = "staleness_";
 
 }  // namespace troupe

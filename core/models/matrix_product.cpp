@@ -79,7 +79,8 @@ struct TileProduct {
   };
 
   // One operand's blocks [first, end). In the order it lies in memory: by rows of the matrix it is stored as.
-  void pack(const tiles::Operand<T>& x, int64_t size, const Panel& p, int64_t first, int64_t end, std::byte* out) const {
+  void pack(const tiles::Operand<T>& x, int64_t size, const Panel& p, int64_t first, int64_t end,
+            std::byte* out) const {
     const auto pack_block = &x == &left ? kernels.pack_left : kernels.pack_right;
     const auto count = [&](int64_t b) { return std::min(kBlock, size - b * kBlock); };
     if (x.inner_first) {
@@ -142,8 +143,8 @@ bool tiled(const at::Tensor& x) {
          tiles::kernels() != nullptr;
 }
 
-// Products of rows, in float32 alone: in bfloat16 the library's are as fast. Whatever the number of rows is: it must not
-// change their bits.
+// Products of rows, in float32 alone: in bfloat16 the library's are as fast. Whatever the number of rows is: it must
+// not change their bits.
 bool tiled(const at::Tensor& x, const at::Tensor& w) {
   return tiled(x) && tiled(w) && x.scalar_type() == at::kFloat && w.scalar_type() == at::kFloat &&
          w.size(0) >= kLeast && w.size(1) >= kLeast;

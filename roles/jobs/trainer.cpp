@@ -85,7 +85,7 @@ void Trainer::run() {
         config.max_steps > 0 ? std::min(config.max_steps, config.epochs * iters) : config.epochs * iters;
     nlohmann::json start{{"planned_steps", all}, {"samples", parts_.lines.size()}};
     if (parts_.held_out && place_.epoch == 0 && place_.step == 0)
-      for (const auto& [name, value] : evaluate()) start[name + "_before"] = value;
+      for (const auto& [name, value] : evaluate("before")) start[name + "_before"] = value;
     merge_summary(run_folder_, start);
   }
   began_s_ = logged_at_s_ = now_s();
@@ -100,7 +100,7 @@ void Trainer::run() {
   if (parts_.group.rank() != 0) return parts_.group.barrier();
   nlohmann::json end{{"tokens", place_.tokens}, {"malformed_lines", malformed_}, {"unscored_samples", unscored_}};
   if (parts_.held_out && ended != Ended::kStopped)
-    for (const auto& [name, value] : evaluate()) end[name + "_after"] = value;
+    for (const auto& [name, value] : evaluate("after")) end[name + "_after"] = value;
   merge_summary(run_folder_, end);
   parts_.group.barrier();
 }
@@ -179,7 +179,7 @@ void Trainer::save() {
 }
 
 // Means over the held-out samples; the malformed and the unscored are left out.
-Figures Trainer::evaluate() {
+Figures Trainer::evaluate(const char* when) {
   show("measuring held-out samples");
   std::vector<int64_t> order(static_cast<std::size_t>(parts_.held_out->size()));
   std::iota(order.begin(), order.end(), 0);
@@ -192,10 +192,11 @@ Figures Trainer::evaluate() {
     for (const auto& [name, value] : part.figures) sums[name] += value * part.weight;
     weight += part.weight;
   }
-  std::string line = "held-out:";
+  std::string line = std::string("held-out ") + when;
   for (auto& [name, value] : sums) {
     value /= weight;
-    line += " " + name + " " + text_of(value);
+    line += (name == sums.begin()->first ? ": " : ", ") + (name.starts_with("eval_") ? name.substr(5) : name) + " " +
+            text_of(value);
   }
   tell(line);
   return sums;

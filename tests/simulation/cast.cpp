@@ -66,13 +66,13 @@ SimulatedLearner::SimulatedLearner(World& world, Process& process, const RoleSet
   weights_ = static_cast<uint64_t>(checkpoint->parts.at("learner").at("weights").item<int64_t>());
   step_ = checkpoint->meta.step;
   journal_offset_ = checkpoint->meta.journal_offset;
-  last_ = Updated{.step = step_, .metrics = {{"loss", static_cast<double>(weights_ % 1000)}}};
+  answers_[step_] = Updated{.step = step_, .metrics = {{"loss", static_cast<double>(weights_ % 1000)}}};
   world_.tell(process_.connection() + " loaded step " + std::to_string(step_));
 }
 
 Updated SimulatedLearner::handle(const Update& m) {
   const std::string what = "update step " + std::to_string(m.batch.step);
-  if (m.batch.step == step_ && last_) return *last_;
+  if (const auto answer = answers_.find(m.batch.step); answer != answers_.end()) return answer->second;
   if (m.batch.step != step_ + 1)
     throw RemoteFailure({std::string(failure_code::kBehind), process_.options().node, what,
                          "has applied " + std::to_string(step_) + " steps"});
@@ -85,9 +85,9 @@ Updated SimulatedLearner::handle(const Update& m) {
   ++step_;
   observed_.applied = std::max(observed_.applied, step_);
   observed_.weights[step_] = weights_;
-  last_ = Updated{.step = step_, .metrics = {{"loss", static_cast<double>(weights_ % 1000)}}};
+  answers_.erase(step_ - std::min(step_, kAnswersKept));
   world_.tell(process_.connection() + " applied step " + std::to_string(step_));
-  return *last_;
+  return answers_[step_] = Updated{.step = step_, .metrics = {{"loss", static_cast<double>(weights_ % 1000)}}};
 }
 
 AnswerLogProbs SimulatedLearner::handle(const LogProbs&) {
@@ -95,19 +95,31 @@ AnswerLogProbs SimulatedLearner::handle(const LogProbs&) {
 }
 
 LearnerState SimulatedLearner::handle(const AskState&) {
-  return {.step = step_, .journal_offset = journal_offset_};
+  return {.step = step_,
+          .journal_offset = journal_offset_,
+          .oldest = published_.empty() ? step_ : published_.begin()->first};
 }
 
 PublishedWeights SimulatedLearner::handle(const PublishWeights& m) {
-  if (m.version != step_)
+  while (!published_.empty() && published_.begin()->first < m.keep_from) {
+    const auto region = world_.regions.find(published_.begin()->second.location);
+    if (region != world_.regions.end() && region->second.owner == process_.connection()) world_.regions.erase(region);
+    published_.erase(published_.begin());
+  }
+  if (const auto kept = published_.find(m.version); kept != published_.end()) return {kept->second};
+  if (m.version > step_)
     throw RemoteFailure({std::string(failure_code::kBehind), process_.options().node, "publish",
                          "has applied " + std::to_string(step_) + " steps"});
+  if (m.version < step_) {
+    observed_.violations.push_back("version " + std::to_string(m.version) + " is needed, the learner is at " +
+                                   std::to_string(step_) + " and does not keep it");
+    throw std::invalid_argument("not kept");
+  }
   process_.sleep(Millis(1 + world_.below(5)));
   const std::string name = "v" + std::to_string(m.version);
-  std::erase_if(world_.regions,
-                [&](const auto& r) { return r.second.owner == process_.connection() && r.first != name; });
   world_.regions[name] = {process_.connection(), weights_};
-  return {{.version = m.version, .dtype = m.dtype, .digest = std::to_string(weights_), .location = name}};
+  return {published_[m.version] = {
+              .version = m.version, .dtype = m.dtype, .digest = std::to_string(weights_), .location = name}};
 }
 
 WeightChunk SimulatedLearner::handle(const FetchChunk&) {
@@ -129,12 +141,14 @@ Checkpointed SimulatedLearner::handle(const Checkpoint& m) {
 // ---- actor --------------------------------------------------------------------------------------------------------
 
 void SimulatedActor::handle(const Generate& m, Responder<Generate> responder) {
-  if (m.policy_version != version_)
+  if (m.exact ? m.policy_version != version_ : m.policy_version > version_)
     return responder.fail(failure_code::kStaleWeights, "holds policy version " + std::to_string(version_) +
                                                            ", asked for " + std::to_string(m.policy_version));
   if (const auto old = answering_.find(m.draw); old != answering_.end()) {
     old->second.responder.fail(failure_code::kCancelled, "draw " + std::to_string(m.draw) + " was asked again");
-    answering_.erase(old);
+    old->second.responder = std::move(responder);
+    old->second.request.exact = m.exact;
+    return;
   }
   answering_.emplace(m.draw, Answering{m, std::move(responder), {}, {}});
 }
@@ -146,6 +160,16 @@ Ack SimulatedActor::handle(const CancelGenerate& m) {
 
 Ack SimulatedActor::handle(const TakeWeights& m) {
   process_.sleep(Millis(1 + world_.below(3)));
+  if (m.manifest.version == version_) return {.version = version_};
+  for (auto it = answering_.begin(); it != answering_.end();) {
+    if (it->second.request.exact) it->second.responder.fail(failure_code::kStaleWeights, "weights replaced");
+    it = it->second.request.exact ? answering_.erase(it) : std::next(it);
+  }
+  if (m.manifest.location == kBaseLocation) {
+    version_ = 0;
+    weights_ = 1;
+    return {};
+  }
   const auto region = world_.regions.find(m.manifest.location);
   if (region == world_.regions.end()) throw std::runtime_error("no region " + m.manifest.location);
   if (std::to_string(region->second.content) != m.manifest.digest)

@@ -44,7 +44,8 @@ class SimulatedLearner {
   const std::string run_;
   Observed& observed_;
   uint64_t weights_ = 1, step_ = 0, journal_offset_ = 0;
-  std::optional<Updated> last_;
+  std::map<uint64_t, Updated> answers_;
+  std::map<uint64_t, WeightManifest> published_;
 };
 
 // The conductor's run: its control loop is the real one.

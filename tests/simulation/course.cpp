@@ -345,6 +345,7 @@ Plan plan_of(uint64_t seed) {
   plan.conditions.loss = random() % 3 == 0 ? static_cast<double>(random() % 20) / 100.0 : 0;
   plan.conditions.slowest = Millis(random() % 4 == 0 ? 100 : 2);
   plan.faults = 1 + static_cast<int>(random() % 5);
+  plan.workload.max_staleness = static_cast<int64_t>(random() % 3);
   return plan;
 }
 

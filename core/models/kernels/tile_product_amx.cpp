@@ -110,8 +110,7 @@ inline void pack_tile(const Operand<T>& x, int64_t first, int64_t count, int64_t
   }
   for (int64_t p = 0; p < kParts<T>; ++p) {
     if (x.inner_first != kLeft) transpose(parts[p]);
-    for (int64_t r = 0; r < kTileRows; ++r)
-      _mm512_store_si512(out + p * 2 * kTileBytes + r * 64, parts[p].row[r]);
+    for (int64_t r = 0; r < kTileRows; ++r) _mm512_store_si512(out + p * 2 * kTileBytes + r * 64, parts[p].row[r]);
   }
 }
 

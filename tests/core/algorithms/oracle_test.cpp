@@ -1,5 +1,5 @@
-// Losses and gradients against TRL's and OpenRLHF's own code (tests/oracles/algorithms), in double to 1e-9 and in
-// float32 to 1e-6.
+// Losses and gradients against TRL's and OpenRLHF's own code, and decoupled PPO against its formulas written out in
+// torch (tests/oracles/algorithms), in double to 1e-9 and in float32 to 1e-6.
 #include <gtest/gtest.h>
 
 #include "core/algorithms/grpo.hpp"
@@ -110,6 +110,24 @@ TEST(OpenRlhfOracle, LossesAndGradientsAgree) {
       const Outcome got = run(config, packed(padded, type));
       EXPECT_NEAR(got.loss, c["loss"], tolerance);
       EXPECT_LT(largest_difference(got.grad, packed(c["grad"], padded.lengths)), tolerance);
+    }
+  }
+}
+
+// mu, the proximal policy and pi are three policies here.
+TEST(DecoupledOracle, LossesGradientsAndOffPolicyFiguresAgree) {
+  const Json o = oracle("decoupled.json");
+  ASSERT_GE(o["cases"].size(), 48u);
+  for (const Json& c : o["cases"]) {
+    SCOPED_TRACE(c["batch"].get<std::string>() + " " + c["config"].dump());
+    const PaddedBatch padded = batch_of(o["batches"][c["batch"].get<std::string>()]);
+    const GrpoConfig config = config_of(c["config"]);
+    for (const auto& [type, tolerance] : {std::pair{at::kDouble, 2e-9}, std::pair{at::kFloat, 2e-6}}) {
+      const Outcome got = run(config, packed(padded, type));
+      EXPECT_NEAR(got.loss, c["loss"], tolerance);
+      EXPECT_LT(largest_difference(got.grad, packed(c["grad"], padded.lengths)), tolerance);
+      for (const auto& [name, value] : c["metrics"].items())
+        EXPECT_NEAR(got.metrics.at(name), value, type == at::kDouble ? 1e-7 : 1e-5) << name;
     }
   }
 }

@@ -18,7 +18,8 @@ constexpr Sizes kSizes[] = {{1, 32, 32},   {5, 64, 33},    {31, 33, 64},    {32,
 // Mean of |error| over the mean of |x| |w|, in float64.
 double error_of(const at::Tensor& got, const at::Tensor& a, const at::Tensor& b) {
   const at::Tensor x = a.to(at::kDouble), w = b.to(at::kDouble);
-  return (got.to(at::kDouble) - at::mm(x, w)).abs().mean().item<double>() / at::mm(x.abs(), w.abs()).mean().item<double>();
+  return (got.to(at::kDouble) - at::mm(x, w)).abs().mean().item<double>() /
+         at::mm(x.abs(), w.abs()).mean().item<double>();
 }
 
 class EachType : public testing::TestWithParam<at::ScalarType> {
