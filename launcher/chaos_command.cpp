@@ -97,11 +97,12 @@ void add_chaos_command(CLI::App& app, const Vocabulary& words, int& exit_code) {
       "every\n"
       "checkpoint whole (troupe journal --check), and the last checkpoint's bits equal to the undisturbed run's.\n"
       "Prints counts, recovery times, and one JSON line; exit status 1 when anything was violated. Moments follow the\n"
-      "machine's load, so a seed repeats the course of faults, not their instants.\n"
+      "machine's load, so a seed repeats the course of faults, not their instants. A process stopped while it loads "
+      "its model\n"
+      "is found by restarts.load_lease_s (120 s): set it lower where models are small.\n"
       "Examples:\n"
       "  troupe chaos configs/grpo-tiny-local.json --seed 7 --kills 20\n"
-      "  troupe chaos configs/grpo-tiny-local.json --seed 7 --kills 100 --stops 5 --set "
-      "nodes.conductor.config.steps=200\n"
+      "  troupe chaos configs/grpo-tiny-local.json --seed 7 --kills 100 --stops 5 --set restarts.load_lease_s=15\n"
       "One fault at a place of your choice: TROUPE_FAULTS=\"learner/0:updated:3:kill\" troupe run ... "
       "(docs/reliability.md)");
   command->callback([arguments, &words, &exit_code] {

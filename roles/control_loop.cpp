@@ -91,7 +91,9 @@ void ControlLoop::open_steps() {
 
 void ControlLoop::journal_batches() {
   while (auto rolled = roll_.take(journal_.last_step() + 1)) {
+    const Instant began = context_.now();
     journal_.append(rolled->batch);
+    rolled->metrics["seconds_journal"] = std::chrono::duration<double>(context_.now() - began).count();
     rolled_[journal_.last_step()] = std::move(rolled->metrics);
   }
 }

@@ -72,7 +72,9 @@ class LoneLearner {
   }
   double digest() {
     return digest_metric(
-        learner_.handle(PublishWeights{.version = step(), .dtype = published_dtype(topology_), .same_host = true})
+        learner_
+            .handle(PublishWeights{
+                .version = step(), .dtype = published_dtype(topology_), .same_host = true, .keep_from = step()})
             .manifest);
   }
   fs::path checkpoint(const fs::path& folder, const std::string& export_to = "") {

@@ -1,7 +1,11 @@
-// An actor and the weights it is offered: whole, or not at all.
+// Weights change whole and once: an actor takes a version it can verify or keeps the one it has, a learner trains on a
+// step once.
 #include "core/io/model_folder.hpp"
 #include "core/io/weight_layout.hpp"
 #include "roles/actor.hpp"
+#include "roles/learner.hpp"
+#include "roles/run_journal.hpp"
+#include "tests/core/metrics/scratch_folder.hpp"
 #include "tests/roles/run_fixture.hpp"
 
 namespace troupe {
@@ -40,6 +44,32 @@ TEST(Weights, AnActorTakesAVersionWholeOrKeepsTheOneItHas) {
     EXPECT_EQ(actor.handle(CancelGenerate{}).version, 1u) << "it samples from what it could not verify";
   }
   EXPECT_EQ(actor.handle(TakeWeights{publish(2, std::nullopt)}).version, 2u);
+}
+
+// The conductor that asked may have died before it read the answer; its successor asks again.
+TEST(Weights, ALearnerTrainsOnAStepOnceHoweverOftenItIsAsked) {
+  const TroupeRun& run = undisturbed(5);
+  const std::vector<Experience> batches = read_experiences(run.folder() / "journal");
+  const ScratchFolder scratch;  // without checkpoints: it starts from the base model
+  SocketMailbox mailbox({.node = "learner/0", .incarnation = 1, .run = "test"});
+  Context context(mailbox);
+  Learner learner({.topology = read_run_topology(run.folder()),
+                   .run_folder = scratch.path(),
+                   .instance = "learner/0",
+                   .socket_folder = scratch.path().string(),
+                   .one_process = true},
+                  context);
+  const auto digest = [&](uint64_t version) {
+    return learner.handle(PublishWeights{.version = version, .dtype = "f32"}).manifest.digest;
+  };
+  const Updated first = learner.handle(Update{.batch = batches[0]});
+  const std::string after_first = digest(1);
+  EXPECT_EQ(learner.handle(Update{.batch = batches[0]}).metrics, first.metrics);
+  EXPECT_EQ(learner.handle(AskState{}).step, 1u);
+  EXPECT_EQ(digest(1), after_first);
+  EXPECT_THROW(learner.handle(Update{.batch = batches[2]}), RemoteFailure);  // behind: step 2 comes first
+  EXPECT_EQ(learner.handle(Update{.batch = batches[1]}).step, 2u);
+  EXPECT_NE(digest(2), after_first);
 }
 
 }  // namespace
