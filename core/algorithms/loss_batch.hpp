@@ -44,6 +44,9 @@ class LossMetrics {
   void add_total(const std::string& name, double value);             // reported as the sum
   void add_max(const std::string& name, double value);               // reported as the maximum
   void add(const LossMetrics& other);
+  // Between processes, to the bit: what text() gave, added. Throws std::invalid_argument for anything else.
+  std::string text() const;
+  void add_text(const std::string& text);
   std::map<std::string, double> values() const;
 
  private:

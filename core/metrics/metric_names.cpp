@@ -34,6 +34,8 @@ constexpr MetricName kNames[] = {
     {"staleness", "versions", "mean age of the sampled tokens: versions between sampling and update"},
     {"weights_version", "", "policy version after the step"},
     {"weights_digest", "", "first 52 bits of the digest of the weights published after the step"},
+    {"learner_groups", "", "groups that the learners have formed since the conductor was started"},
+    {"learner_divergences", "", "of these, those in which survivors stood one step apart"},
     {"restarts", "", "restarts of roles since the run began"},
     {"epoch", "", "epochs done, with the fraction of the one in work"},
     {"logits_loss", "", "cross-entropy"},
