@@ -105,6 +105,28 @@ INSTANTIATE_TEST_SUITE_P(
                     Fault{"first_with_a_shard", "learner/0:updated:4:kill", "nodes.learner.config.zero=1"}),
     [](const auto& info) { return std::string(info.param.name); });
 
+// One of three dies between the two optimizer steps of a batch: nobody has a state to go on with but the checkpoint.
+TEST(LearnerGroup, ADeathWithinABatchSendsAllBackToTheCheckpoint) {
+  const std::vector<std::string> sets{"nodes.learner.count=3", "nodes.learner.config.mini_batches=2"};
+  auto whole = group_run("group-three", "", sets);
+  ASSERT_EQ(whole->wait(), 0) << whole->output();
+  // A batch has 2 collectives of the old policy's probabilities and 3 of each optimizer step; 1 formed the group.
+  auto run = group_run("group-three-killed", "learner/2:collective:32:kill", sets);
+  ASSERT_EQ(run->wait(), 0) << run->output();
+  EXPECT_NE(run->weights_digest(), "");
+  EXPECT_EQ(run->weights_digest(), whole->weights_digest());
+  EXPECT_NE(run->output().find("started learner/2, incarnation 2"), std::string::npos) << run->output();
+  EXPECT_EQ(run->output().find("started learner/1, incarnation 2"), std::string::npos) << run->output();
+}
+
+// Who waits for a learner that hangs is not taken for hung.
+TEST(LearnerGroup, AStoppedLearnerIsReplacedAndItsPeerIsNot) {
+  auto run = group_run("group-stopped", "learner/1:collective:10:stop", {"restarts.lease_s=3"});
+  expect_same_as_undisturbed_group(*run);
+  EXPECT_NE(run->output().find("started learner/1, incarnation 2"), std::string::npos) << run->output();
+  EXPECT_EQ(run->output().find("started learner/0, incarnation 2"), std::string::npos) << run->output();
+}
+
 TEST(LearnerGroup, OutlivesItsConductor) {
   auto run = group_run("group-conductor", "conductor:journal.synced:3:kill");
   expect_same_as_undisturbed_group(*run);
