@@ -18,6 +18,8 @@
 namespace troupe {
 namespace {
 
+constexpr Millis kWaitingSlice{500};  // between two calls of while_waiting
+
 // c10d's view of our rendezvous. Its generation fences the keys, so no prefix is needed.
 class RendezvousStore final : public c10d::Store {
  public:
@@ -46,10 +48,10 @@ class RendezvousStore final : public c10d::Store {
 };
 
 c10::intrusive_ptr<c10d::Backend> make_backend(const GroupOptions& options, std::shared_ptr<Rendezvous> rendezvous) {
-  auto store = c10::make_intrusive<RendezvousStore>(std::move(rendezvous), options.timeout);
+  auto store = c10::make_intrusive<RendezvousStore>(std::move(rendezvous), options.forming);
   if (options.backend == "gloo") {
     // The timeout goes in through the options only: Gloo's own inline functions are of other headers than the library.
-    auto gloo = c10d::ProcessGroupGloo::Options::create(options.timeout);
+    auto gloo = c10d::ProcessGroupGloo::Options::create(options.forming);
     gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(options.address));
     return c10::make_intrusive<c10d::ProcessGroupGloo>(store, options.rank, options.size, gloo);
   }
@@ -131,7 +133,9 @@ struct Group::Backend {
       });
     {
       std::unique_lock lock(completion->mutex);
-      completion->changed.wait(lock, [&] { return completion->open == 0 || completion->failed || aborted; });
+      const auto over = [&] { return completion->open == 0 || completion->failed || aborted; };
+      while (!completion->changed.wait_for(lock, kWaitingSlice, over))
+        if (options.while_waiting) options.while_waiting();
       if (completion->open > 0 && !completion->failed) throw std::runtime_error("aborted");
     }
     for (const auto& work : works)
@@ -180,13 +184,16 @@ void Group::abort() {
 
 void Group::all_reduce_sum(at::Tensor& tensor) {
   std::vector<at::Tensor> tensors{tensor};
-  backend_->run("all-reduce", [&](c10d::Backend& group) { return Backend::Works{group.allreduce(tensors)}; });
+  c10d::AllreduceOptions options;
+  options.timeout = backend_->options.timeout;
+  backend_->run("all-reduce", [&](c10d::Backend& group) { return Backend::Works{group.allreduce(tensors, options)}; });
 }
 
 void Group::broadcast(at::Tensor& tensor, int root) {
   std::vector<at::Tensor> tensors{tensor};
   c10d::BroadcastOptions options;
   options.rootRank = root;
+  options.timeout = backend_->options.timeout;
   backend_->run("broadcast", [&](c10d::Backend& group) { return Backend::Works{group.broadcast(tensors, options)}; });
 }
 
@@ -201,6 +208,7 @@ void Group::all_gather(at::Tensor& tensor, std::span<const int64_t> bounds) {
       std::vector<at::Tensor> part{tensor.narrow(0, begin, end - begin)};
       c10d::BroadcastOptions options;
       options.rootRank = root;
+      options.timeout = backend_->options.timeout;
       works.push_back(group.broadcast(part, options));
     }
     return works;
@@ -208,7 +216,9 @@ void Group::all_gather(at::Tensor& tensor, std::span<const int64_t> bounds) {
 }
 
 void Group::barrier() {
-  backend_->run("barrier", [](c10d::Backend& group) { return Backend::Works{group.barrier()}; });
+  c10d::BarrierOptions options;
+  options.timeout = backend_->options.timeout;
+  backend_->run("barrier", [&](c10d::Backend& group) { return Backend::Works{group.barrier(options)}; });
 }
 
 }  // namespace troupe

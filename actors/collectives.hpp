@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -24,9 +25,12 @@ struct GroupOptions {
   uint64_t generation = 1;
   int rank = 0;
   int size = 1;
-  Millis timeout{10'000};             // of every collective, and of forming the group
+  Millis timeout{10'000};             // of every collective
+  Millis forming{10'000};             // of forming the group
   std::string address = "127.0.0.1";  // local address that peers connect to
   std::string backend = "gloo";       // "gloo" or, with TROUPE_CUDA, "nccl"
+  // Called now and then while a collective waits for the others, by the waiting thread: keeps its lease.
+  std::function<void()> while_waiting = {};
 };
 
 // One member's end. One thread at a time makes collective calls; abort() may come from any thread.

@@ -75,6 +75,7 @@ class RemoteMember final : public Member {
 struct TableRole {
   using Face = RendezvousFace;
   RendezvousValue handle(const AskRendezvous& m) { return table->apply(m); }
+  GenerationNumber handle(const NextGeneration&) { return {table->next()}; }
   std::shared_ptr<RendezvousTable> table;
 };
 
@@ -97,6 +98,12 @@ void RendezvousTable::advance(uint64_t generation) {
                                 std::to_string(generation_));
   generation_ = generation;
   values_.clear();
+}
+
+uint64_t RendezvousTable::next() {
+  const std::lock_guard lock(mutex_);
+  values_.clear();
+  return ++generation_;
 }
 
 uint64_t RendezvousTable::generation() const {

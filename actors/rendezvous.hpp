@@ -59,23 +59,43 @@ struct AskRendezvous {
 };
 TROUPE_FIELDS_COMPLETE(AskRendezvous);
 
-struct RendezvousFace {
-  using Accepts = Messages<AskRendezvous>;
+struct GenerationNumber {
+  static constexpr std::string_view kName = "generation_number";
+  uint64_t generation = 0;
+  static constexpr std::tuple kFields{Field{"generation", &GenerationNumber::generation}};
 };
+TROUPE_FIELDS_COMPLETE(GenerationNumber);
+
+// The owner of the table starts the next generation for a member that asks for it.
+struct NextGeneration {
+  static constexpr std::string_view kName = "next_generation";
+  using Reply = GenerationNumber;
+  static constexpr std::tuple<> kFields{};
+};
+
+struct RendezvousFace {
+  using Accepts = Messages<AskRendezvous, NextGeneration>;
+};
+
+// The node that serves the table of a run.
+inline constexpr std::string_view kRendezvousNode = "rendezvous/0";
 
 // The table itself. Any thread.
 class RendezvousTable {
  public:
+  // Generations are larger than `before`.
+  explicit RendezvousTable(uint64_t before = 0) : generation_(before) {}
   // Starts generation `generation`, larger than every earlier one: forgets the older keys and refuses the older
   // members. Throws std::invalid_argument when it is not larger.
   void advance(uint64_t generation);
+  uint64_t next();  // likewise the generation after the current one, and gives its number
   uint64_t generation() const;
   // Throws RemoteFailure kFenced for another generation than the current one, std::invalid_argument for nonsense.
   RendezvousValue apply(const AskRendezvous& operation);
 
  private:
   mutable std::mutex mutex_;
-  uint64_t generation_ = 0;
+  uint64_t generation_;
   std::map<std::string, std::string> values_;
 };
 

@@ -11,6 +11,8 @@
 #include <random>
 #include <stdexcept>
 
+#include "actors/rendezvous.hpp"
+
 namespace troupe {
 namespace {
 
@@ -60,6 +62,12 @@ std::string with_port(const std::string& bind, std::vector<Socket>& held) {
   return (v6 ? "[" + bind + "]" : bind) + ":" + std::to_string(free_port(bind, held));
 }
 
+// Without its port.
+std::string address_in(const std::string& bind) {
+  if (bind.starts_with('[')) return bind.substr(1, bind.find(']') - 1);
+  return std::count(bind.begin(), bind.end(), ':') == 1 ? bind.substr(0, bind.find(':')) : bind;
+}
+
 void write_secret(const std::filesystem::path& file, const std::string& secret) {
   const int fd = open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   const bool written = fd >= 0 && write(fd, secret.data(), secret.size()) == static_cast<ssize_t>(secret.size());
@@ -85,9 +93,13 @@ void assign_endpoints(const Topology& topology, RunFile& run) {
   };
   assign("supervisor", topology.transport.bind);
   issue_keys(std::string(kStatusNode));
+  const bool learners_meet = instances_of_role(topology, "learner").size() > 1;
   for (const NodeSection& node : topology.nodes)
     for (const std::string& instance : instances_of(node)) {
-      assign(instance, node.bind.empty() ? topology.transport.bind : node.bind);
+      const std::string& bind = node.bind.empty() ? topology.transport.bind : node.bind;
+      assign(instance, bind);
+      // In the conductor's process, at a port of its own.
+      if (learners_meet && role_of(node) == "conductor") assign(std::string(kRendezvousNode), address_in(bind));
       if (!node.endpoint.empty()) run.endpoints[instance] = node.endpoint;
       if (!node.advertise.empty())
         run.listen[instance] = std::exchange(run.endpoints[instance], "tcp://" + node.advertise);

@@ -199,6 +199,8 @@ void check_cast(const Topology& topology, bool needs_reference, const Vocabulary
                                               "\" already; expected one node of this role");
     if (role == "conductor" && topology.nodes[players[0]].count != 1)
       faults.add(nodes.index(players[0]).key("count"), "a run has one conductor; expected 1");
+    if (role == "learner" && topology.nodes[players[0]].count > 1 && topology.nodes[players[0]].device != "cpu")
+      faults.add(nodes.index(players[0]).key("device"), "several learners train on the cpu so far; expected \"cpu\"");
     if (topology.nodes[players[0]].external && role != "reward")
       faults.add(nodes.index(players[0]).key("external"), "only a reward may be external so far");
   }

@@ -4,6 +4,7 @@
 #include <ATen/ops/tensor.h>
 
 #include <cstdio>
+#include <limits>
 #include <numeric>
 
 #include "actors/fault_hooks.hpp"
@@ -99,6 +100,13 @@ struct Learner::Batch {
     return part(at::arange(packed.response_tokens(), at::kLong), rows);
   }
 
+  // What this learner computes of it.
+  Batch share(const LearnerGroup& group) const {
+    const std::vector<int64_t> rows = share_bounds(packed, group.size());
+    const auto rank = static_cast<std::size_t>(group.rank());
+    return slice(rows[rank], rows[rank + 1]);
+  }
+
   // Sequences [begin, end).
   Batch slice(int64_t begin, int64_t end) const {
     const auto sum = [](const std::vector<int64_t>& v, int64_t from, int64_t to) {
@@ -126,20 +134,32 @@ Learner::Learner(const RoleSetting& setting, Context& context)
       setting_(setting),
       context_(context),
       algorithm_(make_algorithm(setting.topology.algorithm, JsonPath("topology.json", "algorithm"))) {
-  const std::string& path = setting.model_or(config_.model);
-  context_.beat("load", path);
   at::set_num_threads(setting.threads);
-  std::optional<LoadedModel> model = load_model(path, at::kFloat);
-  model_config_ = model->config;
-  engine_.emplace(model->config, model->weights, train_config(config_, setting.node()));
-  model.reset();
-  load_newest(setting.run_folder / "checkpoints");
-  release_load_memory();
+  if (setting.node().count > 1) group_.emplace(setting, context);
+  load();
   if (!setting.one_process) {
     std::string name = setting.instance;
     std::replace(name.begin(), name.end(), '/', '-');
     regions_ = std::make_unique<RegionServer>(setting.socket_folder + "/" + name + ".regions");
   }
+}
+
+void Learner::load() {
+  const std::string& path = setting_.model_or(config_.model);
+  context_.beat("load", path);
+  engine_.reset();
+  std::optional<LoadedModel> model = load_model(path, at::kFloat);
+  model_config_ = model->config;
+  TrainConfig train = train_config(config_, setting_.node());
+  if (group_ && config_.zero == 1) train.shards = &*group_;
+  engine_.emplace(model->config, model->weights, train);
+  model.reset();
+  step_ = journal_offset_ = 0;
+  answers_.clear();
+  withdraw_below(std::numeric_limits<uint64_t>::max());
+  whole_ = true;
+  load_newest(setting_.run_folder / "checkpoints");
+  release_load_memory();
 }
 
 void Learner::load_newest(const std::filesystem::path& folder) {
@@ -188,14 +208,19 @@ Learner::Batch Learner::read_batch(const Experience& e) const {
 
 Updated Learner::handle(const Update& m) {
   const std::string what = "update step " + std::to_string(m.batch.step);
+  need_group();
   if (const auto answer = answers_.find(m.batch.step); answer != answers_.end()) return answer->second;
   if (m.batch.step != step_ + 1) fail_behind(what);
-  context_.beat("update", what);
+  return group_ ? update_together(m) : apply_update(m);
+}
+
+Updated Learner::apply_update(const Update& m) {
+  context_.beat("update", "update step " + std::to_string(m.batch.step));
   fault_point("update");
   Batch batch = read_batch(m.batch);
   const Instant began = std::chrono::steady_clock::now();
   if (config_.epochs * config_.mini_batches > 1)
-    batch.old = engine_->logprobs(batch.packed, m.temperature).logprobs;  // before the first of several steps
+    batch.old = outputs_of(batch, m.temperature).logprobs;  // before the first of several steps
   Updated out{.step = step_ + 1};
   LossMetrics metrics;
   const int64_t rows = batch.packed.sequences();
@@ -206,7 +231,13 @@ Updated Learner::handle(const Update& m) {
   for (const auto& [name, value] : metrics.values()) out.metrics[name] = value;
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - began;
   out.metrics["tokens_per_s_train"] = static_cast<double>(batch.packed.tokens.numel()) / seconds.count();
+  if (group_) {
+    out.metrics["learner_groups"] =
+        static_cast<double>(group_->generation() & ((uint64_t{1} << LearnerGroup::kCountBits) - 1));
+    out.metrics["learner_divergences"] = static_cast<double>(divergences_);
+  }
   ++step_;
+  whole_ = true;
   answers_[step_] = out;
   answers_.erase(answers_.begin(), answers_.lower_bound(step_ - std::min(step_, kAnswersKept - 1)));
   fault_point("updated");
@@ -217,36 +248,70 @@ Updated Learner::handle(const Update& m) {
 void Learner::train(const Batch& mini_batch, double temperature, LossMetrics& metrics, Updated& out) {
   if (mini_batch.packed.response_tokens() == 0) return;  // no group had a signal
   LossBatch whole = mini_batch.whole();
-  if (algorithm_.scale_needs_entropy) whole.entropy = engine_->logprobs(mini_batch.packed, temperature).entropy;
+  if (algorithm_.scale_needs_entropy) whole.entropy = outputs_of(mini_batch, temperature).entropy;
   const LossScale scale = algorithm_.scale(whole);
+  const Batch share = group_ ? mini_batch.share(*group_) : mini_batch;
+  LossMetrics own;
   int64_t part_number = 0;
-  engine_->accumulate(mini_batch.packed, temperature, [&](const MicroBatch& part, const TokenOutputs& outputs) {
-    context_.beat("update", "step " + std::to_string(step_ + 1) + ", micro-batch " + std::to_string(++part_number));
-    LossBatch loss_batch = mini_batch.part(part.tokens_of, part.sequences);
-    loss_batch.logprobs = outputs.logprobs;
-    loss_batch.entropy = algorithm_.entropy_in_loss ? outputs.entropy : outputs.entropy.detach();
-    const LossResult result = algorithm_.loss(loss_batch, scale);
-    metrics.add(result.metrics);
-    return result.loss;
-  });
+  if (share.packed.response_tokens() > 0)
+    engine_->accumulate(share.packed, temperature, [&](const MicroBatch& part, const TokenOutputs& outputs) {
+      context_.beat("update", "step " + std::to_string(step_ + 1) + ", micro-batch " + std::to_string(++part_number));
+      LossBatch loss_batch = share.part(part.tokens_of, part.sequences);
+      loss_batch.logprobs = outputs.logprobs;
+      loss_batch.entropy = algorithm_.entropy_in_loss ? outputs.entropy : outputs.entropy.detach();
+      const LossResult result = algorithm_.loss(loss_batch, scale);
+      own.add(result.metrics);
+      return result.loss;
+    });
+  if (group_) {
+    for (const std::string& text : group_->exchange(own.text())) metrics.add_text(text);
+    at::Tensor gradients = engine_->gradients();
+    group_->sum(gradients);
+  } else {
+    metrics.add(own);
+  }
+  whole_ = config_.epochs * config_.mini_batches == 1 && config_.zero == 0;
   const StepStats stats = engine_->apply();
   out.metrics["lr"] = stats.learning_rate;
   out.metrics["grad_norm"] = stats.gradient_norm;
 }
 
+// Of the whole batch; each learner of a group computes its share.
+TokenOutputs Learner::outputs_of(const Batch& batch, double temperature) {
+  if (!group_) return engine_->logprobs(batch.packed, temperature);
+  const std::vector<int64_t> rows = share_bounds(batch.packed, group_->size());
+  std::vector<int64_t> tokens;  // bounds of the shares' answer tokens
+  for (const int64_t row : rows) {
+    const auto& lengths = batch.packed.response_lengths;
+    tokens.push_back(std::accumulate(lengths.begin(), lengths.begin() + row, int64_t{0}));
+  }
+  const auto rank = static_cast<std::size_t>(group_->rank());
+  const Batch share = batch.slice(rows[rank], rows[rank + 1]);
+  TokenOutputs own, all{at::zeros({tokens.back()}), at::zeros({tokens.back()})};
+  if (share.packed.response_tokens() > 0) own = engine_->logprobs(share.packed, temperature);
+  for (auto [mine, whole] : {std::pair(own.logprobs, all.logprobs), {own.entropy, all.entropy}}) {
+    if (mine.defined()) whole.slice(0, tokens[rank], tokens[rank + 1]).copy_(mine);
+    group_->gather(whole, tokens);
+  }
+  return all;
+}
+
 AnswerLogProbs Learner::handle(const LogProbs& m) {
+  need_group();
   const PackedBatch batch = packed_batch(m.tokens, m.prompt_lengths, m.response_lengths);
   return {.logprobs = as_attachment(engine_->logprobs(batch, m.temperature).logprobs, DType::kF32),
           .policy_version = step_};
 }
 
 LearnerState Learner::handle(const AskState&) {
+  need_group();
   return {.step = step_,
           .journal_offset = journal_offset_,
           .oldest = published_.empty() ? step_ : published_.begin()->first};
 }
 
 PublishedWeights Learner::handle(const PublishWeights& m) {
+  need_group();
   const std::string what = "publish version " + std::to_string(m.version);
   withdraw_below(m.keep_from);
   if (const auto kept = published_.find(m.version); kept != published_.end()) return {kept->second.manifest};
@@ -301,13 +366,14 @@ WeightChunk Learner::handle(const FetchChunk& m) {
 }
 
 Checkpointed Learner::handle(const Checkpoint& m) {
+  need_group();
   if (m.step != step_) fail_behind("checkpoint step " + std::to_string(m.step));
   context_.beat("checkpoint", "step " + std::to_string(step_));
   const CheckpointMeta meta{.run = setting_.run_folder.filename().string(),
                             .step = step_,
                             .journal_offset = m.journal_offset,
                             .extra = Json(answers_[step_].metrics).dump()};
-  const auto folder = write_checkpoint(checkpoint_disk(), m.folder, meta, {{"learner", engine_->state()}},
+  const auto folder = write_checkpoint(checkpoint_disk(), m.folder, meta, {{"learner", whole_state()}},
                                        static_cast<int>(config_.keep_checkpoints));
   journal_offset_ = m.journal_offset;
   if (!m.export_folder.empty()) export_policy(m.export_folder);

@@ -3,7 +3,8 @@
 // A step is one Update: the batch of one roll, trained on for `epochs` passes of `mini_batches` optimizer steps.
 // Updates are applied once and in order: a recent one asked again gets its earlier answer, a later one than the next
 // fails with kBehind and the conductor feeds the journalled steps since. Started again, it goes on from the newest
-// checkpoint. Single-threaded: the runner calls one handler at a time.
+// checkpoint. Several learners train as one (learner_group.hpp): the first is asked, it asks the others; each computes
+// its share of every batch, and gradients are summed. Single-threaded: the runner calls one handler at a time.
 #pragma once
 
 #include <map>
@@ -14,6 +15,7 @@
 #include "actors/shared_memory.hpp"
 #include "core/algorithms/table.hpp"
 #include "core/train/engine.hpp"
+#include "roles/learner_group.hpp"
 #include "roles/setting.hpp"
 
 namespace troupe {
@@ -29,7 +31,7 @@ TROUPE_FIELDS_COMPLETE(LoraSection);
 
 class Learner {
  public:
-  using Face = LearnerFace;
+  using Face = GroupLearnerFace;
 
   struct Config {
     std::string model;  // "": the topology's
@@ -48,6 +50,7 @@ class Learner {
     int64_t micro_batch_tokens = 512;
     bool gradient_checkpointing = false;
     int64_t keep_checkpoints = 3;
+    int64_t zero = 0;  // stage of ZeRO among several learners: 1 cuts the optimizer's state among them
     LoraSection lora;
     static constexpr std::tuple kFields{Field{"model", &Config::model},
                                         Field{"dtype", &Config::dtype},
@@ -65,6 +68,7 @@ class Learner {
                                         Field{"micro_batch_tokens", &Config::micro_batch_tokens},
                                         Field{"gradient_checkpointing", &Config::gradient_checkpointing},
                                         Field{"keep_checkpoints", &Config::keep_checkpoints},
+                                        Field{"zero", &Config::zero},
                                         Field{"lora", &Config::lora}};
   };
 
@@ -76,12 +80,30 @@ class Learner {
   PublishedWeights handle(const PublishWeights& m);
   WeightChunk handle(const FetchChunk& m);
   Checkpointed handle(const Checkpoint& m);
+  Presence handle(const AskPresence& m);
+  Ack handle(const JoinGroup& m);
+  Ack handle(const TrainShare& m);
+  Ack handle(const GatherState& m);
 
  private:
   // What a whole batch looks like to the loss; N answer tokens, B sequences.
   struct Batch;
   Batch read_batch(const Experience& experience) const;
   void train(const Batch& mini_batch, double temperature, LossMetrics& metrics, Updated& out);
+  Updated apply_update(const Update& m);
+  Updated update_together(const Update& m);
+  TokenOutputs outputs_of(const Batch& batch, double temperature);
+  // Of a group: the leader's way to do something together with the others, and everybody's way into a generation.
+  void need_group();
+  void regroup();
+  void join(uint64_t generation);
+  void take_state(int root);
+  template <class Reply, class Own>
+  void together(std::vector<Pending<Reply>> others, const Own& own);
+  template <class Share>
+  Ack take_part(uint64_t generation, const Share& share);
+  StateDict whole_state();
+  void load();  // the model as the run starts with it, or as the newest checkpoint has it
   void load_newest(const std::filesystem::path& folder);
   [[noreturn]] void fail_behind(const std::string& what) const;
   void export_policy(const std::filesystem::path& folder) const;
@@ -93,8 +115,12 @@ class Learner {
   Context& context_;
   Algorithm algorithm_;
   DecoderConfig model_config_;
+  std::optional<LearnerGroup> group_;  // none: a single learner
   std::optional<TrainEngine> engine_;
   uint64_t step_ = 0;                      // batches applied
+  bool whole_ = true;                      // false: within the optimizer steps of a batch
+  bool fresh_ = true;                      // has not been in a group
+  uint64_t divergences_ = 0;               // groups in which two survivors stood at different steps
   uint64_t journal_offset_ = 0;            // end of the record that the newest checkpoint covers
   std::map<uint64_t, Updated> answers_;    // to the newest Updates by step, given again when they are asked again
   std::unique_ptr<RegionServer> regions_;  // null: one process, regions are handed over by pointer
@@ -104,6 +130,6 @@ class Learner {
   };
   std::map<uint64_t, Published> published_;  // by version, those that somebody may still need
 };
-static_assert(Serves<Learner, LearnerFace>);
+static_assert(Serves<Learner, LearnerFace> && Serves<Learner, GroupLearnerFace>);
 
 }  // namespace troupe

@@ -61,6 +61,7 @@ void check_ranges(const Learner::Config& c, const JsonPath& where) {
       .need(c.mini_batches >= 1, "mini_batches", "at least 1")
       .need(c.micro_batch_tokens >= 0, "micro_batch_tokens", "0 (the whole batch at once) or more")
       .need(c.keep_checkpoints >= 1, "keep_checkpoints", "at least 1")
+      .need(c.zero == 0 || c.zero == 1, "zero", "0 or 1")
       .need(c.lora.rank >= 0, "lora.rank", "0 (full fine-tuning) or more")
       .done();
 }
@@ -96,6 +97,7 @@ void run_serving(const RoleSetting& setting, Context& context) {
 }
 
 void run_conductor(const RoleSetting& setting, Context& context) {
+  const auto rendezvous = serve_rendezvous(setting, context);
   Conductor conductor(setting, context);
   drive(conductor, context);
 }

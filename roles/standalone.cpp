@@ -2,6 +2,7 @@
 #include <thread>
 
 #include "actors/fault_hooks.hpp"
+#include "actors/rendezvous.hpp"
 #include "roles/role_table.hpp"
 #include "roles/run_disk.hpp"
 #include "roles/run_file.hpp"
@@ -59,7 +60,8 @@ int run_standalone(const std::filesystem::path& run_folder, const StandaloneHook
   RunFile run = read_run_file(run_folder);
   const Topology topology = read_run_topology(run_folder);
   for (auto& [instance, endpoint] : run.endpoints) {
-    const bool external = instance != "supervisor" && node_of(topology, instance).external;
+    const bool external =
+        instance != "supervisor" && instance != kRendezvousNode && node_of(topology, instance).external;
     if (!external) endpoint = "inproc://" + file_name_of(instance);
   }
   const std::shared_ptr<Transport> transport = Transport::create();

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <sstream>
 #include <stdexcept>
 
 namespace troupe {
@@ -45,6 +48,38 @@ std::map<std::string, double> LossMetrics::values() const {
   for (const auto& [name, m] : deviations_)
     if (m.count > 0) out[name] = std::sqrt(std::max(m.squares / m.count - std::pow(m.sum / m.count, 2), 0.0));
   return out;
+}
+
+std::string LossMetrics::text() const {
+  std::string out;
+  const auto line = [&](char kind, const std::string& name, double a, double b) {
+    char numbers[80];
+    std::snprintf(numbers, sizeof numbers, " %a %a\n", a, b);
+    out += kind + name + numbers;
+  };
+  for (const auto& [name, mean] : means_) line('m', name, mean.sum, mean.count);
+  for (const auto& [name, m] : deviations_) line('d', name, m.sum, m.squares), line('n', name, m.count, 0);
+  for (const auto& [name, value] : totals_) line('t', name, value, 0);
+  for (const auto& [name, value] : maxima_) line('x', name, value, 0);
+  return out;
+}
+
+void LossMetrics::add_text(const std::string& text) {
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    const std::size_t space = line.find(' ');
+    char* end = nullptr;
+    const double a = space == line.npos ? 0 : std::strtod(line.c_str() + space, &end);
+    const char* after = end;
+    const double b = end == nullptr ? 0 : std::strtod(after, &end);
+    if (line.size() < 2 || end == after || *end != 0) throw std::invalid_argument("loss metrics: '" + line + "'");
+    const std::string name = line.substr(1, space - 1);
+    if (line[0] == 'm') add_mean(name, a, b);
+    if (line[0] == 'd') add_deviation(name, a, b, 0);
+    if (line[0] == 'n') add_deviation(name, 0, 0, a);
+    if (line[0] == 't') add_total(name, a);
+    if (line[0] == 'x') add_max(name, a);
+  }
 }
 
 Sequences::Sequences(const at::Tensor& lengths, int64_t num_tokens) : count_(lengths.numel()) {

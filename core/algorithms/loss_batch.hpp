@@ -45,6 +45,9 @@ class LossMetrics {
   void add_deviation(const std::string& name, double sum, double sum_of_squares, double count);  // of a population
   void add_max(const std::string& name, double value);  // reported as the maximum
   void add(const LossMetrics& other);
+  // Between processes, to the bit: what text() gave, added. Throws std::invalid_argument for anything else.
+  std::string text() const;
+  void add_text(const std::string& text);
   std::map<std::string, double> values() const;
 
  private:

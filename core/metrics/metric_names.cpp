@@ -42,6 +42,8 @@ constexpr MetricName kNames[] = {
     {"importance_rejected_fraction", "", "share of tokens that the correction drops"},
     {"weights_version", "", "policy version after the step"},
     {"weights_digest", "", "first 52 bits of the digest of the weights published after the step"},
+    {"learner_groups", "", "groups that the learners have formed since the conductor was started"},
+    {"learner_divergences", "", "of these, those in which survivors stood one step apart"},
     {"restarts", "", "restarts of roles since the run began"},
     {"epoch", "", "epochs done, with the fraction of the one in work"},
     {"logits_loss", "", "cross-entropy"},

@@ -96,6 +96,7 @@ JobGroup::JobGroup(const JobRank& rank, Millis patience) : rank_(rank) {
                                                          .rank = rank.rank,
                                                          .size = rank.size,
                                                          .timeout = Millis(600'000),
+                                                         .forming = Millis(600'000),
                                                          .address = local_address_towards(meeting)},
                                             rendezvous);
 }

@@ -87,11 +87,31 @@ TEST(Group, AbortEndsACallThatWaitsForAPeer) {
   });
 }
 
+// A member that computes for longer than it took to form the group is waited for; who waits can say so.
+TEST(Group, ACollectiveHasItsOwnTimeAndWaitersAreCalled) {
+  auto table = std::make_shared<RendezvousTable>();
+  EXPECT_EQ(table->next(), 1U);
+  std::atomic<int> called{0};
+  const auto member = [&](int rank) {
+    GroupOptions options{.rank = rank, .size = 2, .timeout = 20s, .forming = 1s};
+    if (rank == 0) options.while_waiting = [&] { ++called; };
+    Group group(options, local_rendezvous(table, 1));
+    if (rank == 1) std::this_thread::sleep_for(2500ms);
+    at::Tensor tensor = at::ones({10});
+    group.all_reduce_sum(tensor);
+    EXPECT_TRUE(at::equal(tensor, at::full({10}, 2.0)));
+  };
+  std::thread other([&] { member(1); });
+  member(0);
+  other.join();
+  EXPECT_GE(called, 2);
+}
+
 TEST(Group, NamesTheRankThatDoesNotCome) {
   auto table = std::make_shared<RendezvousTable>();
   table->advance(4);
   try {
-    Group group({.generation = 4, .rank = 0, .size = 2, .timeout = 300ms}, local_rendezvous(table, 4));
+    Group group({.generation = 4, .rank = 0, .size = 2, .forming = 300ms}, local_rendezvous(table, 4));
     FAIL();
   } catch (const std::runtime_error& error) {
     const std::string text = error.what();
@@ -113,6 +133,11 @@ TEST(Rendezvous, FencesOlderGenerations) {
   EXPECT_FALSE(member->check({"k"}));
   EXPECT_THROW(member->get("k", 20ms), std::runtime_error);
   EXPECT_THROW(shared->advance(2), std::invalid_argument);
+  // Who numbers a generation of its own is fenced like who was left behind.
+  EXPECT_THROW(local_rendezvous(shared, 3)->set("k", "v"), RemoteFailure);
+  EXPECT_EQ(shared->next(), 3U);
+  EXPECT_THROW(member->check({"k"}), RemoteFailure);
+  EXPECT_EQ(RendezvousTable(uint64_t{2} << 32).next(), (uint64_t{2} << 32) + 1);
 }
 
 // Three processes; one is killed in the middle and started again. The survivors keep their processes and re-form with

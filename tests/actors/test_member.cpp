@@ -29,7 +29,7 @@ std::unique_ptr<Group> join(const std::string& folder, Mailbox& mailbox, int ran
     if (generation > after) {
       try {
         return std::make_unique<Group>(
-            GroupOptions{.generation = generation, .rank = rank, .size = size, .timeout = Millis(10'000)},
+            GroupOptions{.generation = generation, .rank = rank, .size = size, .forming = Millis(60'000)},
             remote_rendezvous(mailbox, "rendezvous/0", generation));
       } catch (const std::runtime_error&) {  // numbered on meanwhile
         after = generation;

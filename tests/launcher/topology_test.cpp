@@ -162,6 +162,10 @@ TEST_F(TopologyFile, RefusesTwoOfWhatThereMayBeOneOf) {
   expect_fault(json, {"nodes[5].name: nodes[3] is named \"actor\" already"});
   expect_fault("/nodes/4/count", 2, {"nodes[4].count: a run has one conductor"});
   json = good_topology();
+  for (auto& node : json["nodes"])
+    if (node["name"] == "learner") node.update({{"count", 2}, {"device", "cuda"}});
+  expect_fault(json, {"].device: several learners train on the cpu so far"});
+  json = good_topology();
   json["nodes"][3]["count"] = 600;
   json["nodes"].push_back({{"name", "more"}, {"role", "actor"}, {"count", 600}});
   expect_fault(json, {"at most 1024 processes"});

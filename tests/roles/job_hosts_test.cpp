@@ -56,7 +56,7 @@ class JobHosts : public JobProcesses {
     remove_hosts();
     JobProcesses::TearDown();
   }
-  static std::string name_of(int host) { return "troupe-" + std::to_string(getpid()) + "-" + std::to_string(host); }
+  static std::string name_of(int host) { return "troupe-job-" + std::to_string(getpid()) + "-" + std::to_string(host); }
   static std::string address_of_host(int host) { return "10.99.0." + std::to_string(host + 1); }
 
   // Rank r of two, on its host.

@@ -359,5 +359,22 @@ TEST(Grpo, RefusesBatchesThatLackWhatTheSettingsNeed) {
   expect_refused(config, batch, "max_completion_length");
 }
 
+TEST(LossMetrics, GoBetweenProcessesToTheBit) {
+  LossMetrics sent;
+  sent.add_mean("loss", 1.0 / 3, 7);
+  sent.add_mean("never", std::numeric_limits<double>::quiet_NaN(), 0);
+  sent.add_deviation("ratio_std", 3, 5.0 / 3, 7);
+  sent.add_total("num_tokens", 1e300);
+  sent.add_max("response_length_max", -std::numeric_limits<double>::infinity());
+  LossMetrics received;
+  received.add_text(sent.text());
+  EXPECT_EQ(received.values(), sent.values());
+  EXPECT_EQ(received.values().at("loss"), 1.0 / 3 / 7);
+  received.add_text(sent.text());
+  EXPECT_EQ(received.values().at("num_tokens"), 2e300);
+  for (const char* wrong : {"m", "mloss", "mloss 1", "mloss 1 2 3", "mloss one two"})
+    EXPECT_THROW(received.add_text(wrong), std::invalid_argument) << wrong;
+}
+
 }  // namespace
 }  // namespace troupe
