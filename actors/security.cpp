@@ -6,6 +6,8 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <stdexcept>
 #include <thread>
@@ -68,6 +70,7 @@ class ZmqTransport final : public Transport {
       if (request.empty()) break;
       const bool curve = request.size() == 7 && request[5] == "CURVE" && request[6].size() == 32;
       const std::string node = curve ? node_of(z85(request[6])) : "";
+      if (node.empty()) tell_of_stranger(request.size() > 3 ? request[3] : "?");
       const std::array<std::string, 6> reply{"1.0",
                                              request.size() > 1 ? request[1] : "",
                                              node.empty() ? "400" : "200",
@@ -80,6 +83,18 @@ class ZmqTransport final : public Transport {
     zmq_close(socket_);
   }
 
+  // A line to stderr, once a minute for each address.
+  void tell_of_stranger(const std::string& address) {
+    const auto now = std::chrono::steady_clock::now();
+    if (told_.size() >= kMaxStrangers) told_.clear();
+    const auto [at, fresh] = told_.emplace(address, now);
+    if (!fresh && now - at->second < std::chrono::minutes(1)) return;
+    at->second = now;
+    std::fprintf(stderr, "a connection from %s was refused: its key is not of this run\n", address.c_str());
+  }
+
+  static constexpr std::size_t kMaxStrangers = 1024;
+  std::map<std::string, std::chrono::steady_clock::time_point> told_;  // by address; the thread's own
   const AllowList allowed_;
   void* context_;
   void* socket_ = nullptr;

@@ -4,6 +4,7 @@
 
 #include "actors/fault_hooks.hpp"
 #include "core/config.hpp"
+#include "launcher/chaos.hpp"
 #include "launcher/commands.hpp"
 
 namespace troupe {
@@ -80,6 +81,7 @@ int command_line(int argc, char** argv, const RoleCalls& calls, const Vocabulary
   add_data_commands(app, calls, exit_code);
   add_job_commands(app, calls, exit_code);
   add_journal_commands(app, calls, words, exit_code);
+  add_chaos_command(app, words, exit_code);
   add_tokenizer_commands(app, exit_code);
   add_role_command(app, calls, exit_code);
   try {

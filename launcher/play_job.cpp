@@ -35,7 +35,9 @@ void write_settings(const JobRequest& job, const fs::path& folder) {
 // What the display needs to know of a job.
 Topology as_topology(const JobRequest& job) {
   Topology out;
-  out.model.value = job.config.from_weight;
+  const auto* distill = std::get_if<DistillJob>(&job.kind);
+  const std::string& from = distill ? distill->from_student_weight : job.config.from_weight;
+  out.model.value = from == "none" ? "from random weights" : from;
   out.algorithm = Json{{"type", job_json(job).at("job").get<std::string>()}};
   NodeSection trainer;
   trainer.name.value = "trainer";
@@ -86,8 +88,8 @@ void print_closing(const fs::path& folder, const JobRequest& job) {
                   value.get<double>());
     line += text;
   }
-  std::printf("%s\noutputs in %s, run folder %s (report.html, metrics.jsonl)\n", line.c_str(),
-              job.config.save_dir.c_str(), folder.c_str());
+  std::printf("%s\noutputs in %s\nreport.html and metrics.jsonl in %s\n", line.c_str(), job.config.save_dir.c_str(),
+              folder.c_str());
   if (summary.value("state", "") == "stopped") std::printf("go on with it: the same command with --from_resume 1\n");
   std::fflush(stdout);
 }
@@ -134,20 +136,25 @@ int play_job(const JobRequest& job, bool plain, const RoleCalls& calls) {
       rank = {.rank = 0, .size = size, .on_host = size, .address = "127.0.0.1", .port = 20000 + getpid() % 40000};
       others.emplace(rank.size, rank.port, folder / "logs");
     }
+    RunStatus last;
     try {
       calls.job(job, rank, folder,
                 {.on_status =
                      [&](const RunStatus& status) {
                        notice.tell(display);
-                       display.status(status);
+                       display.status(last = status);
                      },
                  .on_event = [&](const std::string& line) { display.event(line); },
+                 .on_preparing = [&](const std::string& what, double share) { display.preparing(what, share); },
                  .stop_requests = &stop_requests()});
     } catch (const std::exception& error) {
       code = 1;
       display.event(std::string("troupe: ") + error.what());
       if (const std::string why = others ? others->failure() : ""; !why.empty()) display.event("troupe: " + why);
     }
+    last.state = state_after(code);
+    for (RoleStatus& node : last.nodes) node.phase = last.state, node.detail = "";
+    if (!last.nodes.empty()) display.status(last);
     display.finish();
   }
   const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - started;

@@ -16,6 +16,18 @@ void RunDisplay::status(const RunStatus& status) {
   if (!live_)
     for (const std::string& line : view_.phase_lines()) print(line);
   show_steps();
+  draw(now);
+}
+
+void RunDisplay::preparing(const std::string& what, double share) {
+  const std::lock_guard lock(mutex_);
+  const ViewTime now = std::chrono::steady_clock::now();
+  view_.prepare(what, share, now);
+  if (live_) return draw(now);
+  if (const auto line = view_.preparing_line()) print(*line);
+}
+
+void RunDisplay::draw(ViewTime now) {
   if (!live_) return;
   const FrameOptions options = terminal_options();
   live_->draw(view_.frame(options, now), options.width);

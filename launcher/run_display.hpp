@@ -18,6 +18,7 @@ class RunDisplay {
   RunDisplay(const Topology& topology, const std::filesystem::path& run_folder, bool plain);
 
   void status(const RunStatus& status);
+  void preparing(const std::string& what, double share);  // before the first step
   void event(const std::string& line);
   // The last steps, and no live area any more; further output is ordinary.
   void finish();
@@ -25,6 +26,7 @@ class RunDisplay {
  private:
   void print(const std::string& line);
   void show_steps();
+  void draw(ViewTime now);
   std::mutex mutex_;
   RunView view_;
   std::optional<LiveArea> live_;

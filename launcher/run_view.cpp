@@ -125,6 +125,7 @@ RunView::RunView(const Topology& topology, std::filesystem::path run_folder, Vie
 
 void RunView::take(const RunStatus& status, ViewTime now) {
   state_ = status.state;
+  preparing_.reset();
   for (const RoleStatus& seen : status.nodes) {
     auto [it, fresh] = nodes_.try_emplace(seen.node);
     NodeView& node = it->second;
@@ -134,6 +135,11 @@ void RunView::take(const RunStatus& status, ViewTime now) {
     node.restarts = restarts == status.restarts.end() ? 0 : restarts->second;
     if (fresh && std::ranges::find(order_, seen.node) == order_.end()) order_.push_back(seen.node);
   }
+}
+
+void RunView::prepare(const std::string& what, double share, ViewTime now) {
+  if (!preparing_ || preparing_->what != what) preparing_ = {.what = what, .since = now};
+  preparing_->share = share;
 }
 
 std::vector<StepMetrics> RunView::refresh() {
@@ -167,20 +173,29 @@ std::string RunView::header(const FrameOptions& options) const {
   return coloured(fit(text + dot + state_, options.width, options.unicode), "1", options);
 }
 
-std::string RunView::progress(const FrameOptions& options, ViewTime now) const {
-  const uint64_t step = steps_.empty() ? 0 : steps_.back().step;
-  std::string left = "step " + std::to_string(step);
-  std::string right = clock_text(seconds(now - started_));
-  if (num_steps_ == 0) return fit(left + "  " + right, options.width, options.unicode);
-  const double share = static_cast<double>(step) / static_cast<double>(num_steps_);
-  left += " of " + std::to_string(num_steps_);
+// What, a bar, the share, the time since and the time left, as far as there is room.
+std::string RunView::progress_line(const std::string& left, double share, ViewTime since, std::optional<double> left_s,
+                                   const FrameOptions& options, ViewTime now) const {
   char part[16];
   std::snprintf(part, sizeof(part), "%3.0f %%", share * 100);
-  right = std::string(part) + "  " + right;
-  if (const auto remaining = left_s()) right += ", " + clock_text(*remaining) + " left";
+  std::string right = std::string(part) + "  " + clock_text(seconds(now - since));
+  if (left_s) right += ", " + clock_text(*left_s) + " left";
   const int room = options.width - columns_of(left) - columns_of(right) - 4;
   if (room < 8) return fit(left + "  " + right, options.width, options.unicode);
   return left + "  " + coloured(bar(share, std::min(room, 40), options.unicode), "36", options) + "  " + right;
+}
+
+std::string RunView::progress(const FrameOptions& options, ViewTime now) const {
+  if (preparing_) {
+    const double took_s = seconds(now - preparing_->since), share = preparing_->share;
+    const auto left_s = share > 0 ? std::optional(took_s / share * (1 - share)) : std::nullopt;
+    return progress_line(preparing_->what, share, preparing_->since, left_s, options, now);
+  }
+  const uint64_t step = steps_.empty() ? 0 : steps_.back().step;
+  const std::string left = "step " + std::to_string(step);
+  if (num_steps_ == 0) return fit(left + "  " + clock_text(seconds(now - started_)), options.width, options.unicode);
+  const double share = static_cast<double>(step) / static_cast<double>(num_steps_);
+  return progress_line(left + " of " + std::to_string(num_steps_), share, started_, left_s(), options, now);
 }
 
 std::string RunView::figures(const FrameOptions& options) const {
@@ -272,15 +287,24 @@ std::string RunView::step_line(const StepMetrics& step) const {
   return line;
 }
 
+std::optional<std::string> RunView::preparing_line() {
+  if (!preparing_) return std::nullopt;
+  const int tenths = static_cast<int>(preparing_->share * 10);
+  if (tenths <= preparing_->tenths_told) return std::nullopt;
+  preparing_->tenths_told = tenths;
+  return preparing_->what + ": " + std::to_string(10 * tenths) + " %";
+}
+
 std::vector<std::string> RunView::phase_lines() {
   std::vector<std::string> lines;
   for (const std::string& name : order_) {
     const auto found = nodes_.find(name);
     if (found == nodes_.end()) continue;
     NodeView& node = found->second;
-    // Only what matters before the first step: what takes long, and that it moves.
-    if (node.phase_told == node.status.phase || !steps_.empty()) continue;
+    // Before the first step: what takes long, and that it moves. After it only what holds the run up.
+    if (node.phase_told == node.status.phase) continue;
     node.phase_told = node.status.phase;
+    if (!steps_.empty() && node.status.phase != "disk_full") continue;
     if (node.status.phase.empty() || node.status.phase == "idle" || node.status.phase.starts_with("waiting")) continue;
     lines.push_back(name + ": " + node.status.phase +
                     (node.status.detail.empty() ? "" : " (" + fit(node.status.detail, 120, true) + ")"));

@@ -31,6 +31,8 @@ class RunView {
   RunView(const Topology& topology, std::filesystem::path run_folder, ViewTime now);
 
   void take(const RunStatus& status, ViewTime now);
+  // Something long before the first step, `share` of it done: shown in place of the steps until the next take().
+  void prepare(const std::string& what, double share, ViewTime now);
   // The steps that were completed since the last call.
   std::vector<StepMetrics> refresh();
 
@@ -40,6 +42,8 @@ class RunView {
   std::string step_line(const StepMetrics& step) const;
   // "node  phase  detail": what changed since the last call; for output that is no terminal.
   std::vector<std::string> phase_lines();
+  // "reading big.jsonl: 40 %", at every tenth once; likewise.
+  std::optional<std::string> preparing_line();
 
   uint64_t num_steps() const { return num_steps_; }
 
@@ -50,8 +54,16 @@ class RunView {
     uint64_t restarts = 0;
     std::string phase_told;
   };
+  struct Preparing {
+    std::string what;
+    double share = 0;
+    ViewTime since;
+    int tenths_told = -1;
+  };
   std::string header(const FrameOptions& options) const;
   std::string progress(const FrameOptions& options, ViewTime now) const;
+  std::string progress_line(const std::string& left, double share, ViewTime since, std::optional<double> left_s,
+                            const FrameOptions& options, ViewTime now) const;
   std::string figures(const FrameOptions& options) const;
   std::string node_line(const std::string& name, const NodeView& node, int name_width, const FrameOptions& options,
                         ViewTime now) const;
@@ -69,6 +81,7 @@ class RunView {
   MetricsTail tail_;
   std::vector<StepMetrics> steps_;  // the last ones, enough for the curve and the time left
   std::optional<double> accuracy_before_;
+  std::optional<Preparing> preparing_;
 };
 
 // "1:05", "2:03:09".

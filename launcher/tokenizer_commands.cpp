@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "core/config.hpp"
+#include "core/data/json_records.hpp"
 #include "core/data/jsonl.hpp"
 #include "core/io/disk.hpp"
 #include "core/text/bpe_trainer.hpp"
@@ -32,12 +33,10 @@ class TextLines {
 
   std::optional<std::string_view> next() {
     if (at_ == end_) return std::nullopt;
-    const std::string where = lines_.file().string() + ":" + std::to_string(lines_.line_number(at_));
-    const Json line = parse_json(lines_.line(at_++), where);
-    const auto text = line.is_object() ? line.find("text") : line.end();
-    if (text == line.end() || !text->is_string())
-      throw std::runtime_error(where + ": expected an object with the string \"text\"");
-    text_ = text->get<std::string>();
+    const std::string where = lines_.where(at_);
+    const Json line = parse_json_line(lines_.line(at_++), where);
+    if (!line.is_object()) throw std::runtime_error(where + ": expected a JSON object");
+    text_ = record_text(line, "text", where);
     return text_;
   }
 

@@ -79,7 +79,9 @@ Answered Answerer::answer(std::vector<ChatMessage> messages, Sampling sampling, 
                              std::to_string(context_));
   sampling.max_new_tokens = std::min(sampling.max_new_tokens, context_ - static_cast<int64_t>(prompt.size()));
 
-  engine_->submit({.id = kId, .seed = seed, .draw = draw, .prompt = std::move(prompt), .sampling = sampling});
+  const uint64_t computed_before = engine_->stats().prompt_tokens;
+  engine_->submit(
+      {.id = kId, .seed = seed, .draw = draw, .prompt = std::move(prompt), .sampling = sampling, .keeps_cache = true});
   StreamDecoder decoder(tokenizer_, true);
   // With stop strings the text is certain only at the end: it may turn out to be cut.
   const bool streams = sampling.stop.empty();
@@ -109,6 +111,7 @@ Answered Answerer::answer(std::vector<ChatMessage> messages, Sampling sampling, 
     engine_->cancel(kId);
   }
   if (streams) show(decoder.flush());
+  out.computed = static_cast<int64_t>(engine_->stats().prompt_tokens - computed_before);
   out.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return out;
 }

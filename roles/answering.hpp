@@ -27,6 +27,7 @@ struct Answered {
   bool interrupted = false;
   int64_t tokens = 0;
   double seconds = 0;     // the prompt's included
+  int64_t computed = 0;   // tokens of the prompt; the others were in the cache from the turn before
   int64_t forgotten = 0;  // oldest messages left out because the context is full
 };
 

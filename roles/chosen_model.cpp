@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include "core/generate/kernels.hpp"
 #include "core/io/adapter_folder.hpp"
 #include "core/io/pth.hpp"
 #include "core/models/merge_adapter.hpp"
@@ -151,8 +150,7 @@ std::unique_ptr<Engine> make_engine(const ChosenModel& model, const ComputeChoic
   } catch (const c10::Error&) {
     throw std::invalid_argument("--device: '" + compute.device + "', expected auto, cpu, cuda or cuda:N");
   }
-  // A page more: an answer continues a copy of its prompt's last page.
-  const int64_t room = std::max<int64_t>(context_length(model.config), 4096) + kernels::kPageTokens;
+  const int64_t room = std::max<int64_t>(context_length(model.config), 4096);
   return std::make_unique<Engine>(model.config, model.weights, std::move(decode_text),
                                   EngineOptions{.dtype = compute_dtype(compute),
                                                 .threads = static_cast<int>(compute.threads),

@@ -37,7 +37,7 @@ Conductor::Conductor(const RoleSetting& setting, Context& context)
 
 void Conductor::run(Context&) {
   const uint64_t written = last_written(setting_.run_folder);
-  metrics_.emplace(setting_.run_folder, written);
+  patiently([&] { metrics_.emplace(setting_.run_folder, written); });
   loop_.recover(written);
   if (loop_.held() == 0 && !read_summary(setting_.run_folder).contains("accuracy_before")) evaluate("accuracy_before");
   loop_.train();
@@ -53,7 +53,15 @@ void Conductor::end_step(uint64_t step, MetricValues metrics) {
     const Accuracy accuracy = evaluation_->run(generation, step);
     if (!context_.stopping()) metrics["accuracy"] = accuracy.value;  // else not all prompts were asked
   }
-  metrics_->write(step, metrics);
+  patiently([&] {
+    if (!metrics_) metrics_.emplace(setting_.run_folder, step - 1);
+    try {
+      metrics_->write(step, metrics);
+    } catch (const DiskError&) {
+      metrics_.reset();  // opened anew, it cuts away the part of a line that was written
+      throw;
+    }
+  });
 }
 
 void Conductor::evaluate(const std::string& key) {
@@ -61,7 +69,9 @@ void Conductor::evaluate(const std::string& key) {
   Generation generation = loop_.generation();
   const Accuracy accuracy = evaluation_->run(generation, loop_.held());
   if (context_.stopping()) return;  // not all prompts were asked
-  merge_summary(setting_.run_folder, {{key, accuracy.value}, {"held_out_prompts", accuracy.prompts}});
+  patiently([&] {
+    merge_summary(setting_.run_folder, {{key, accuracy.value}, {"held_out_prompts", accuracy.prompts}});
+  });
 }
 
 void Conductor::finish() {
@@ -69,9 +79,11 @@ void Conductor::finish() {
   if (done) evaluate("accuracy_after");
   const std::string folder = config_.export_model ? (setting_.run_folder / "export").string() : "";
   if (loop_.ended() > 0) loop_.checkpoint(folder);
-  merge_summary(setting_.run_folder,
-                {{"steps", loop_.ended()}, {"state", done ? "done" : "stopped"}, {"export", folder}});
-  if (loop_.ended() > 0) write_report(setting_.run_folder);
+  patiently([&] {
+    merge_summary(setting_.run_folder,
+                  {{"steps", loop_.ended()}, {"state", done ? "done" : "stopped"}, {"export", folder}});
+  });
+  if (loop_.ended() > 0) patiently([&] { write_report(setting_.run_folder); });
 }
 
 }  // namespace troupe

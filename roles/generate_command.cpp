@@ -2,6 +2,7 @@
 #include <iostream>
 
 #include "core/generate/engine.hpp"
+#include "core/generate/kernels.hpp"
 #include "core/io/model_folder.hpp"
 #include "roles/model_source.hpp"
 #include "roles/run_role.hpp"
@@ -23,8 +24,12 @@ int generate_command(const GenerateOptions& options) {
   } else {
     prompt = tokenizer.encode_with_bos(options.prompt);
   }
+  // Room for at least one answer and its copy of the prompt's last page; touched on use only.
+  const int64_t length = static_cast<int64_t>(prompt.size()) + options.sampling.max_new_tokens;
   Engine engine(model.config, model.weights, [&](std::span<const int32_t> ids) { return tokenizer.decode(ids, true); },
-                {.dtype = dtype, .threads = static_cast<int>(options.threads)});
+                {.dtype = dtype,
+                 .threads = static_cast<int>(options.threads),
+                 .max_tokens = std::max(EngineOptions{}.max_tokens, length + 2 * kernels::kPageTokens)});
   engine.submit({.id = 1,
                  .seed = options.seed,
                  .num_samples = options.count,

@@ -319,8 +319,10 @@ void Learner::export_policy(const std::filesystem::path& folder) const {
   context_.beat("export", folder.string());
   const StateDict weights =
       config_.lora.rank > 0 ? const_cast<TrainEngine&>(*engine_).model().merged() : engine_->weights();
-  save_model(real_disk(), folder, model_config_, weights, at::kFloat,
-             tokenizer_writer(setting_.model_or(config_.model)));
+  patiently([&] {
+    save_model(real_disk(), folder, model_config_, weights, at::kFloat,
+               tokenizer_writer(setting_.model_or(config_.model)));
+  });
 }
 
 }  // namespace troupe

@@ -212,9 +212,9 @@ void print_both(uint64_t step, const Experience& was, const Updated& updated, co
     for (const float reward : batch.rewards.as<float>()) sum += reward;
     return sum / static_cast<double>(batch.rewards.numel());
   };
-  std::printf("step %-18" PRIu64 " %16s %16s %16s\n", step, "as it was", "what if", "difference");
+  std::printf("step %-29" PRIu64 " %16s %16s %16s\n", step, "as it was", "what if", "difference");
   const auto line = [](const std::string& name, double a, double b) {
-    std::printf("  %-21s %16.9g %16.9g %16.9g\n", name.c_str(), a, b, b - a);
+    std::printf("  %-32s %16.9g %16.9g %16.9g\n", name.c_str(), a, b, b - a);
   };
   line("reward_mean", mean(was), mean(changed));
   for (const auto& [name, value] : updated.metrics)

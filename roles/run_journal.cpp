@@ -10,16 +10,24 @@ namespace {
 
 // A message and its attachments as one run of bytes: u32 frames, u64 size of each, then the frames. Little-endian.
 std::vector<std::byte> to_payload(const Encoded& encoded) {
-  std::vector<std::byte> out;
-  const auto put = [&](const auto& value) {
-    const auto* bytes = reinterpret_cast<const std::byte*>(&value);
-    out.insert(out.end(), bytes, bytes + sizeof(value));
+  std::vector<std::span<const std::byte>> frames{encoded.body.bytes};
+  for (const Frame& frame : encoded.attachments) frames.push_back(frame.bytes);
+  std::size_t bytes = sizeof(uint32_t);
+  for (const auto& frame : frames) bytes += sizeof(uint64_t) + frame.size();
+  std::vector<std::byte> out(bytes);
+  std::byte* at = out.data();
+  const auto put = [&](const void* from, std::size_t size) {
+    std::memcpy(at, from, size);
+    at += size;
   };
-  put(static_cast<uint32_t>(1 + encoded.attachments.size()));
-  put(static_cast<uint64_t>(encoded.body.bytes.size()));
-  for (const Frame& frame : encoded.attachments) put(static_cast<uint64_t>(frame.bytes.size()));
-  out.insert(out.end(), encoded.body.bytes.begin(), encoded.body.bytes.end());
-  for (const Frame& frame : encoded.attachments) out.insert(out.end(), frame.bytes.begin(), frame.bytes.end());
+  const auto count = static_cast<uint32_t>(frames.size());
+  put(&count, sizeof count);
+  for (const auto& frame : frames) {
+    const uint64_t size = frame.size();
+    put(&size, sizeof size);
+  }
+  for (const auto& frame : frames)
+    if (!frame.empty()) put(frame.data(), frame.size());
   return out;
 }
 
@@ -68,7 +76,7 @@ void RunJournal::append(const Experience& batch) {
   if (batch.step != last_step() + 1)
     throw std::logic_error("step " + std::to_string(batch.step) + " journalled behind step " +
                            std::to_string(last_step()));
-  const uint64_t offset = journal_.append(kExperienceRecord, to_payload(encode(batch)));
+  const uint64_t offset = journal_.append(kExperienceRecord, experience_payload(batch));
   journal_.sync();
   offsets_.push_back(offset);
 }
@@ -91,6 +99,10 @@ Experience RunJournal::read(uint64_t step) const {
 uint64_t RunJournal::end_of(uint64_t step) const {
   if (step == 0) return 0;
   return step == last_step() ? journal_.end_offset() : offsets_.at(step);
+}
+
+std::vector<std::byte> experience_payload(const Experience& batch) {
+  return to_payload(encode(batch));
 }
 
 JournalEnd visit_experiences(const std::filesystem::path& folder,

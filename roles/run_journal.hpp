@@ -3,6 +3,7 @@
 // Single-threaded.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -34,6 +35,9 @@ class RunJournal {
   Journal journal_;
   std::vector<uint64_t> offsets_;  // of step i + 1's record
 };
+
+// The record of a batch.
+std::vector<std::byte> experience_payload(const Experience& batch);
 
 // Every record of a journal that somebody else may be writing, in order, and where the last whole one ends. Throws
 // std::runtime_error naming segment and offset of what is damaged or is no batch.

@@ -4,6 +4,7 @@
 
 #include "actors/fault_hooks.hpp"
 #include "roles/role_table.hpp"
+#include "roles/run_disk.hpp"
 #include "roles/run_file.hpp"
 
 namespace troupe {
@@ -21,6 +22,7 @@ int run_role(const std::filesystem::path& run_folder, const std::string& node, u
   at::set_num_threads(setting.threads);
   SocketMailbox mailbox(node_options(run, node, incarnation, epoch, entry.drives));
   Context context(mailbox);
+  wait_for_room_beating(context);
   fault_point("load");
   entry.run(setting, context);
   return 0;

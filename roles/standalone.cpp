@@ -3,6 +3,7 @@
 
 #include "actors/fault_hooks.hpp"
 #include "roles/role_table.hpp"
+#include "roles/run_disk.hpp"
 #include "roles/run_file.hpp"
 #include "roles/run_role.hpp"
 
@@ -26,6 +27,7 @@ class RoleThread {
     // compute with tensors set it themselves, all to the same planned number.
     Context context(mailbox_);
     name_fault_points(setting_.instance, 1);
+    wait_for_room_beating(context);
     fault_point("load");
     try {
       role_entry(role_of(setting_.node())).run(setting_, context);

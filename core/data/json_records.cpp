@@ -1,14 +1,14 @@
 #include "core/data/json_records.hpp"
 
-#include <fstream>
 #include <stdexcept>
 
-namespace troupe {
-namespace {
+#include "core/data/jsonl.hpp"
 
-Json parsed(const std::string& line, const std::string& where) {
+namespace troupe {
+
+Json parse_json_line(std::string_view line, const std::string& where, const JsonLimits& limits) {
   try {
-    return parse_json(line, where);
+    return parse_json(line, where, limits);
   } catch (const std::invalid_argument& error) {
     // "FILE:17:1:5: reason": the 1 is the line within our one line.
     std::string what = error.what();
@@ -17,23 +17,16 @@ Json parsed(const std::string& line, const std::string& where) {
   }
 }
 
-}  // namespace
-
 void for_each_json_record(const std::filesystem::path& file,
                           const std::function<void(const Json&, const std::string&, int64_t)>& use) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in || std::filesystem::is_directory(file)) throw std::runtime_error(file.string() + ": cannot be read");
-  std::string line;
-  for (int64_t number = 1; std::getline(in, line); ++number) {
-    if (number == 1 && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);
-    if (line.find_first_not_of(" \t\r\v\f") == line.npos) continue;
-    const std::string where = file.string() + ":" + std::to_string(number);
-    const Json object = parsed(line, where);
+  const JsonLines lines(file);
+  for (int64_t i = 0; i < lines.size(); ++i) {
+    const std::string where = lines.where(i);
+    const Json object = parse_json_line(lines.line(i), where);
     if (!object.is_object())
       throw std::runtime_error(where + ": expected a JSON object, found " + detail::found(object));
-    use(object, where, number);
+    use(object, where, lines.line_number(i));
   }
-  if (in.bad()) throw std::runtime_error(file.string() + ": reading failed");
 }
 
 std::string record_text(const Json& object, const std::string& key, const std::string& where) {

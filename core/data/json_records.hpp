@@ -1,5 +1,4 @@
-// The objects of a JSON-lines file, one after another: for files that are read once from front to back.
-// A byte-order mark, CRLF and blank lines are passed over.
+// Lines of a JSON-lines file as JSON. `where` is "FILE:LINE", for messages.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +10,11 @@
 
 namespace troupe {
 
-// `where` is "FILE:LINE", for messages. Throws std::runtime_error naming file, line and column for a file that can't be
-// read and a line that is no JSON object.
+// One line. Throws std::runtime_error "FILE:LINE:COLUMN: what is wrong".
+Json parse_json_line(std::string_view line, const std::string& where, const JsonLimits& limits = {});
+
+// The objects of a file, one after another. Throws std::runtime_error naming file, line and column for a file that
+// can't be read or holds no line, and for a line that is no JSON object.
 void for_each_json_record(const std::filesystem::path& file,
                           const std::function<void(const Json& object, const std::string& where, int64_t line)>& use);
 

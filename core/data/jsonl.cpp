@@ -14,7 +14,6 @@
 namespace troupe {
 namespace {
 
-constexpr uint64_t kMaxLineBytes = uint64_t{64} << 20;
 constexpr uint64_t kProgressBytes = uint64_t{64} << 20;
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
@@ -26,8 +25,7 @@ bool is_blank(std::string_view line) {
 
 struct JsonLines::State {
   struct Place {
-    uint64_t begin;
-    uint32_t bytes;
+    uint64_t begin, bytes;
     int64_t number;
   };
 
@@ -48,10 +46,7 @@ struct JsonLines::State {
       const uint64_t end = newline == nullptr ? bytes : static_cast<uint64_t>(static_cast<const char*>(newline) - data);
       std::string_view line = all.substr(at, end - at);
       if (line.ends_with('\r')) line.remove_suffix(1);
-      if (line.size() > kMaxLineBytes)
-        throw std::runtime_error(file.string() + ":" + std::to_string(number) + ": a line of " +
-                                 std::to_string(line.size()) + " bytes; at most 64 MiB are read");
-      if (!is_blank(line)) places.push_back({at, static_cast<uint32_t>(line.size()), number});
+      if (!is_blank(line)) places.push_back({at, line.size(), number});
       at = end + 1;
       if (progress && at >= next_report) {
         progress(std::min(at, bytes), bytes);
@@ -87,6 +82,10 @@ std::string_view JsonLines::line(int64_t i) const {
 
 int64_t JsonLines::line_number(int64_t i) const {
   return state_->places.at(static_cast<std::size_t>(i)).number;
+}
+
+std::string JsonLines::where(int64_t i) const {
+  return state_->file.string() + ":" + std::to_string(line_number(i));
 }
 
 const std::filesystem::path& JsonLines::file() const {

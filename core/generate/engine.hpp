@@ -39,6 +39,9 @@ struct GenerateRequest {
   int64_t num_samples = 1;      // answers to the prompt, >= 1
   std::vector<int32_t> prompt;  // >= 1 ids below vocab_size; prompt + max_new_tokens <= max_positions
   Sampling sampling;
+  // A talk's turn, of one sample: its keys and values stay when it ends or is cancelled, and the next request of this
+  // kind computes only what of its prompt is not the same tokens. The answer is the same bits (with the own kernels).
+  bool keeps_cache = false;
 };
 
 struct Completion {               // one answer

@@ -109,30 +109,22 @@ class PackedDecoder : public CachedDecoder {
   std::vector<std::vector<float>> scratch_;  // per thread, attention scores
 
   std::unique_ptr<PackedWeights> front_;
-  std::mutex back_mutex_;  // guards back_ and prepared_
-  std::unique_ptr<PackedWeights> back_;
-  bool prepared_ = false;
+  std::mutex back_mutex_;
+  std::unique_ptr<PackedWeights> back_;  // packed and waiting for swap(); guarded by back_mutex_
 };
 
 void PackedDecoder::prepare(const StateDict& weights) {
-  std::unique_ptr<PackedWeights> block;
-  {
-    const std::lock_guard lock(back_mutex_);
-    block = std::move(back_);
-    prepared_ = false;
-  }
-  if (!block) block = std::make_unique<PackedWeights>(config_, k_.bf16);
+  auto block = std::make_unique<PackedWeights>(config_, k_.bf16);
   block->pack(weights, pool_.threads());
   const std::lock_guard lock(back_mutex_);
   back_ = std::move(block);
-  prepared_ = true;
 }
 
 bool PackedDecoder::swap() {
   const std::lock_guard lock(back_mutex_);
-  if (!prepared_) return false;
-  std::swap(front_, back_);
-  prepared_ = false;
+  if (!back_) return false;
+  // The old weights' memory goes back to the system: kept for the next ones it would double what an actor holds.
+  front_ = std::move(back_);
   return true;
 }
 

@@ -30,6 +30,7 @@ EngineOptions checked(EngineOptions o) {
     refuse("engine: max_batch is " + std::to_string(o.max_batch) + ", expected 1 to 65536");
   if (o.max_tokens < kPageTokens || o.max_tokens > int64_t{1} << 31)
     refuse("engine: max_tokens is " + std::to_string(o.max_tokens) + ", expected 16 to 2^31");
+  o.max_tokens = round_up(o.max_tokens, kPageTokens);
   if (o.max_requests < 1) refuse("engine: max_requests is " + std::to_string(o.max_requests) + ", expected 1 or more");
   if (!o.plain_kernels && !o.device.is_cpu()) refuse("engine: on " + o.device.str() + " only plain_kernels run");
   return o;
@@ -79,10 +80,16 @@ Engine::Scheduler::Scheduler(DecoderConfig config, const StateDict& weights, Tex
 
 // ---- requests -------------------------------------------------------------------------------------------------------
 
+// A prompt's last page that is not full goes on as its only answer's; several answers continue a copy each.
+int64_t Engine::Scheduler::shared_pages(const GenerateRequest& ask) const {
+  const auto prompt = static_cast<int64_t>(ask.prompt.size());
+  return ask.num_samples == 1 ? pages_for(prompt) : prompt / kPageTokens;
+}
+
 int64_t Engine::Scheduler::own_pages(const GenerateRequest& ask) const {
   const auto prompt = static_cast<int64_t>(ask.prompt.size());
   // The last token of an answer is never fed back: it needs no room.
-  return pages_for(prompt + ask.sampling.max_new_tokens - 1) - prompt / kPageTokens;
+  return pages_for(prompt + ask.sampling.max_new_tokens - 1) - shared_pages(ask);
 }
 
 void Engine::Scheduler::check(const GenerateRequest& ask) const {
@@ -103,6 +110,7 @@ void Engine::Scheduler::check(const GenerateRequest& ask) const {
            " tokens, the KV cache has " + std::to_string(pages_.capacity() * kPageTokens));
   if (!ask.sampling.stop.empty() && !decode_text_)
     refuse(name + ": stop strings need a text decoder, the engine has none");
+  if (ask.keeps_cache && ask.num_samples != 1) refuse(name + ": keeps_cache with several samples");
 }
 
 void Engine::Scheduler::submit(GenerateRequest ask) {
@@ -138,6 +146,7 @@ bool Engine::Scheduler::cancel(uint64_t id) {
   Request* request = found->second.get();
   std::erase_if(answers_, [&](const std::unique_ptr<Answer>& a) {
     if (a->request != request) return false;
+    keep_cache(*request, *a);
     for (int32_t page : a->pages) pages_.release(page);
     return true;
   });
@@ -154,16 +163,14 @@ bool Engine::Scheduler::cancel(uint64_t id) {
 bool Engine::Scheduler::has_room(const Request& r) const {
   if (static_cast<int64_t>(answers_.size()) >= options_.max_batch) return false;
   const int64_t prompt = r.started == 0 ? pages_for(r.prompt_length()) : 0;
-  return prompt + own_pages(r.ask) <= pages_.num_free();
+  return prompt + own_pages(r.ask) <= pages_.num_free() + static_cast<int64_t>(kept_.pages.size());
 }
 
 void Engine::Scheduler::admit() {
   while (!waiting_.empty() && has_room(*waiting_.front())) {
     Request& r = *waiting_.front();
-    if (r.started == 0) {
-      r.prompt_pages = pages_.take(pages_for(r.prompt_length()));
-      prompts_.push_back(&r);
-    }
+    if (r.started == 0) begin_prompt(r);
+    if (own_pages(r.ask) > pages_.num_free()) release_kept();
     start_answer(r);
     if (r.started < r.ask.num_samples) continue;
     waiting_.pop_front();
@@ -171,11 +178,20 @@ void Engine::Scheduler::admit() {
   }
 }
 
+void Engine::Scheduler::begin_prompt(Request& r) {
+  take_kept(r);
+  const int64_t missing = pages_for(r.prompt_length()) - static_cast<int64_t>(r.prompt_pages.size());
+  if (missing > pages_.num_free()) release_kept();
+  const std::vector<int32_t> more = pages_.take(missing);
+  r.prompt_pages.insert(r.prompt_pages.end(), more.begin(), more.end());
+  prompts_.push_back(&r);
+}
+
 void Engine::Scheduler::start_answer(Request& r) {
   auto answer = std::make_unique<Answer>();
   answer->request = &r;
   answer->sample = r.started++;
-  const int64_t shared = r.prompt_length() / kPageTokens;
+  const int64_t shared = shared_pages(r.ask);
   answer->pages.assign(r.prompt_pages.begin(), r.prompt_pages.begin() + shared);
   for (int32_t page : answer->pages) pages_.hold(page);
   const std::vector<int32_t> own = pages_.take(own_pages(r.ask));
@@ -187,11 +203,10 @@ void Engine::Scheduler::start_answer(Request& r) {
   append(late, draw(late, {r.logits.data(), r.stats.data(), config_.vocab_size}), r.logits_version);
 }
 
-// The prompt's last page is shared only when it is full: else each answer continues its own copy.
 void Engine::Scheduler::give_first_page(Answer& answer) {
   const Request& r = *answer.request;
-  const int64_t shared = r.prompt_length() / kPageTokens;
-  if (r.prompt_length() % kPageTokens != 0)
+  const int64_t shared = shared_pages(r.ask);
+  if (shared < pages_for(r.prompt_length()))
     decoder_->copy_page(r.prompt_pages.back(), answer.pages[static_cast<size_t>(shared)]);
 }
 
@@ -219,8 +234,41 @@ void Engine::Scheduler::release_prompt(Request& r) {
   r.stats = {};
 }
 
+// ---- the cache kept between requests
+// ---------------------------------------------------------------------------------
+
+void Engine::Scheduler::keep_cache(const Request& r, Answer& answer) {
+  if (!r.ask.keeps_cache) return;
+  release_kept();
+  // The last token drawn has not been fed back.
+  const std::vector<int32_t>& drawn = answer.completion().tokens;
+  kept_.tokens.assign(r.ask.prompt.begin(), r.ask.prompt.begin() + r.prompt_done);
+  if (!drawn.empty()) kept_.tokens.insert(kept_.tokens.end(), drawn.begin(), drawn.end() - 1);
+  const auto full = answer.pages.begin() + pages_for(static_cast<int64_t>(kept_.tokens.size()));
+  kept_.pages.assign(answer.pages.begin(), full);
+  answer.pages.erase(answer.pages.begin(), full);
+}
+
+// The pages of the tokens that the prompt begins with, but for its last token: that one's logits are wanted. "dynamic"
+// positions depend on the sequence's length.
+void Engine::Scheduler::take_kept(Request& r) {
+  if (r.ask.keeps_cache && config_.rope.type != "dynamic") {
+    const auto same = std::ranges::mismatch(kept_.tokens, r.ask.prompt).in1 - kept_.tokens.begin();
+    r.prompt_done = std::min<int64_t>(same, r.prompt_length() - 1);
+    const auto taken = kept_.pages.begin() + pages_for(r.prompt_done);
+    r.prompt_pages.assign(kept_.pages.begin(), taken);
+    kept_.pages.erase(kept_.pages.begin(), taken);
+  }
+  if (r.ask.keeps_cache) release_kept();
+}
+
+void Engine::Scheduler::release_kept() {
+  for (int32_t page : kept_.pages) pages_.release(page);
+  kept_ = {};
+}
+
 // ---- weights, scores, figures
-// -----------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------
 
 void Engine::Scheduler::prepare_weights(const StateDict& weights, uint64_t version) {
   decoder_->prepare(weights);
@@ -231,6 +279,10 @@ void Engine::Scheduler::prepare_weights(const StateDict& weights, uint64_t versi
 bool Engine::Scheduler::swap_prepared() {
   const std::lock_guard lock(prepared_mutex_);
   if (!decoder_->swap()) return false;
+  // What is kept, or will be of a request under way, is other weights' keys and values.
+  release_kept();
+  for (const auto& [id, request] : requests_)
+    if (request->started > 0) request->ask.keeps_cache = false;
   version_ = prepared_version_;
   return true;
 }
@@ -252,6 +304,7 @@ std::vector<float> Engine::Scheduler::logprobs(std::span<const int32_t> tokens, 
     refuse("logprobs: the lengths add up to " + std::to_string(total) + ", there are " + std::to_string(tokens.size()) +
            " tokens");
   check_ids(tokens, config_.vocab_size, "logprobs");
+  release_kept();
   return score_tokens(*decoder_, pages_, limits_, tokens, prompt_lengths, response_lengths, temperature,
                       config_.rope.type != "dynamic");
 }
@@ -260,6 +313,7 @@ std::vector<float> Engine::Scheduler::logits(std::span<const int32_t> tokens, in
   if (tokens.empty() || rows < 1 || rows > static_cast<int64_t>(tokens.size()))
     refuse("logits: " + std::to_string(rows) + " rows of " + std::to_string(tokens.size()) + " tokens");
   check_ids(tokens, config_.vocab_size, "logits");
+  release_kept();
   return sequence_logits(*decoder_, pages_, limits_, tokens, rows);
 }
 

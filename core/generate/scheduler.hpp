@@ -50,7 +50,7 @@ class Engine::Scheduler {
   struct Answer {
     Request* request;
     int64_t sample;
-    std::vector<int32_t> pages;  // the prompt's full pages, shared, then its own
+    std::vector<int32_t> pages;  // those shared with the prompt, then its own
     bool over = false;
 
     Completion& completion() const { return request->completions[static_cast<size_t>(sample)]; }
@@ -62,6 +62,10 @@ class Engine::Scheduler {
     std::vector<Answer*> answers;  // that draw
     std::vector<Draw> draws;       // parallel to answers
   };
+  // What a request with keeps_cache left: the tokens whose keys and values are in the pages.
+  struct Kept {
+    std::vector<int32_t> tokens, pages;
+  };
   struct Pass {
     std::vector<TokenSlice> slices;
     std::vector<DrawRow> rows;
@@ -71,14 +75,19 @@ class Engine::Scheduler {
   };
 
   void check(const GenerateRequest& ask) const;
+  int64_t shared_pages(const GenerateRequest& ask) const;
   int64_t own_pages(const GenerateRequest& ask) const;
   void admit();
   bool has_room(const Request& request) const;
+  void begin_prompt(Request& request);
   void start_answer(Request& request);
   void add_computed(Request& request, int64_t prompt_tokens);
   void finish_prompt(Request& request, const LogitRow& row);
   void give_first_page(Answer& answer);
   void release_prompt(Request& request);
+  void keep_cache(const Request& request, Answer& answer);
+  void take_kept(Request& request);
+  void release_kept();
 
   Pass plan_pass();
   void add_answers(Pass& pass);
@@ -103,6 +112,7 @@ class Engine::Scheduler {
   std::deque<Request*> prompts_;  // begun, prompt not computed yet
   std::vector<std::unique_ptr<Answer>> answers_;
   std::deque<Request*> finished_;
+  Kept kept_;
 
   uint64_t version_;
   std::mutex prepared_mutex_;  // guards prepared_version_, written by prepare_weights' thread

@@ -129,6 +129,7 @@ void Engine::Scheduler::end_answers() {
     Request& r = *answer->request;
     Completion& c = answer->completion();
     if (decode_text_) c.text = final_text(decode_text_, c.tokens, r.ask.sampling.stop);
+    keep_cache(r, *answer);
     for (int32_t page : answer->pages) pages_.release(page);
     if (++r.ended == r.ask.num_samples) finished_.push_back(&r);
     return true;

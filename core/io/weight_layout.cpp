@@ -4,10 +4,10 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <charconv>
-#include <limits>
 #include <bit>
+#include <charconv>
 #include <cstring>
+#include <limits>
 
 #include "core/io/crc32c.hpp"
 #include "core/io/sha256.hpp"

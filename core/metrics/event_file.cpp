@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <bit>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -12,6 +13,7 @@
 #include <string>
 
 #include "core/io/crc32c.hpp"
+#include "core/io/disk.hpp"
 
 namespace troupe {
 namespace {
@@ -84,7 +86,7 @@ EventFile::EventFile(const std::filesystem::path& folder, uint64_t last_step) {
   std::filesystem::create_directories(folder);
   file_ = folder / new_file_name();
   out_.reset(std::fopen(file_.c_str(), "wxe"));
-  if (!out_) throw std::runtime_error("cannot create " + file_.string());
+  if (!out_) throw DiskError("create", file_, errno);
   std::string version = event_head(seconds_since_1970(), 0);
   put_bytes(version, 3, "brain.Event:2");
   append(version);
@@ -114,7 +116,7 @@ void EventFile::append(const std::string& event) {
   record += event;
   put_fixed(record, masked_crc(event));
   if (std::fwrite(record.data(), 1, record.size(), out_.get()) != record.size() || std::fflush(out_.get()) != 0)
-    throw std::runtime_error("cannot write " + file_.string() + " (disk full?)");
+    throw DiskError("write", file_, errno);
 }
 
 }  // namespace troupe

@@ -1,11 +1,14 @@
 #include "core/metrics/metrics_log.hpp"
 
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
+
+#include "core/io/disk.hpp"
 
 namespace troupe {
 namespace {
@@ -64,7 +67,7 @@ MetricsLog::MetricsLog(std::filesystem::path file, uint64_t last_step)
   if (std::filesystem::exists(file_)) std::filesystem::resize_file(file_, kept_bytes, error);
   if (error) throw std::runtime_error("cannot cut " + file_.string() + ": " + error.message());
   out_.reset(std::fopen(file_.c_str(), "ae"));
-  if (!out_) throw std::runtime_error("cannot open " + file_.string() + " for appending");
+  if (!out_) throw DiskError("open", file_, errno);
 }
 
 void MetricsLog::write(uint64_t step, const MetricValues& values) {
@@ -76,7 +79,7 @@ void MetricsLog::write(uint64_t step, const MetricValues& values) {
     if (name != "step") object[name] = std::isfinite(value) ? json(value) : json(nullptr);
   const std::string text = object.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
   if (std::fwrite(text.data(), 1, text.size(), out_.get()) != text.size() || std::fflush(out_.get()) != 0)
-    throw std::runtime_error("cannot write " + file_.string() + " (disk full?)");
+    throw DiskError("write", file_, errno);
   last_step_ = step;
 }
 

@@ -20,7 +20,8 @@ struct StepMetrics {
   MetricValues values;  // without "step"; NaN where the file says null
 };
 
-// The writer. One thread. Throws std::runtime_error naming the file when it cannot be read or written.
+// The writer. One thread. Throws std::runtime_error naming the file when it cannot be read,
+// DiskError when it cannot be written: part of a line may then stand there, which opening it anew cuts away.
 class MetricsLog {
  public:
   // Opens for appending. Lines of steps after `last_step` and a torn last line are cut away first, so that a resumed

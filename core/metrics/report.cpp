@@ -1,6 +1,7 @@
 #include "core/metrics/report.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <fstream>
 #include <limits>
@@ -8,6 +9,7 @@
 #include <set>
 #include <stdexcept>
 
+#include "core/io/disk.hpp"
 #include "core/metrics/chart.hpp"
 #include "core/metrics/metric_names.hpp"
 #include "core/metrics/report_style.hpp"
@@ -266,7 +268,7 @@ void write_report(const std::filesystem::path& run_folder) {
   const std::string page = render_report(name, steps, read_summary(run_folder), settings, run);
   const std::filesystem::path file = run_folder / "report.html";
   std::ofstream out(file, std::ios::binary | std::ios::trunc);
-  if (!(out << page << std::flush)) throw std::runtime_error("cannot write " + file.string());
+  if (!(out << page << std::flush)) throw DiskError("write", file, errno);
 }
 
 }  // namespace troupe

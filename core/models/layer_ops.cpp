@@ -234,31 +234,4 @@ void sum_rows(const at::Tensor& base, const at::Tensor& x, const at::Tensor& row
   });
 }
 
-void add_product(at::Tensor sum, const at::Tensor& a, const at::Tensor& b) {
-  if (a.scalar_type() == at::kFloat) {
-    at::addmm_out(sum, sum, a.t(), b);
-    return;
-  }
-  if (!sum.is_cpu()) {
-    sum.add_(at::mm(a.t(), b));
-    return;
-  }
-  // In panels of rows: the product of one stays in the cache until it is added, in memory that stays ours.
-  constexpr int64_t kPanelElements = 1 << 21;
-  thread_local at::Tensor panel_memory = at::empty({0}, at::kBFloat16);
-  const int64_t rows_of_sum = sum.size(0), n = sum.size(1);
-  const int64_t panel_rows = std::min(rows_of_sum, std::max<int64_t>(1, kPanelElements / n));
-  if (panel_memory.numel() < panel_rows * n) panel_memory = at::empty({panel_rows * n}, at::kBFloat16);
-  for (int64_t begin = 0; begin < rows_of_sum; begin += panel_rows) {
-    const int64_t count = std::min(panel_rows, rows_of_sum - begin);
-    at::Tensor product = panel_memory.narrow(0, 0, count * n).view({count, n});
-    at::mm_out(product, a.narrow(1, begin, count).t(), b);
-    const Bf16* from = read<Bf16>(product);
-    float* to = write<float>(sum) + begin * n;
-    at::parallel_for(0, count * n, kGrain, [&](int64_t first, int64_t last) {
-      rows::kernels().bf16.accumulate(to + first, from + first, last - first);
-    });
-  }
-}
-
 }  // namespace troupe

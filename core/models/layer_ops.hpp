@@ -33,7 +33,4 @@ void gather_rows(const at::Tensor& x, const at::Tensor& ids, at::Tensor& y);
 // [S, J]; base float32 [S, D] or undefined: zero.
 void sum_rows(const at::Tensor& base, const at::Tensor& x, const at::Tensor& rows, at::Tensor& y);
 
-// sum float32 [N, K] += a^T b of a [S, N], b [S, K].
-void add_product(at::Tensor sum, const at::Tensor& a, const at::Tensor& b);
-
 }  // namespace troupe

@@ -2,15 +2,17 @@
 
 #include <ATen/ATen.h>
 
-#include "core/models/layer_ops.hpp"
+#include "core/models/matrix_product.hpp"
 
 namespace troupe::trunk {
 
 void Linear::forward(const at::Tensor& x, at::Tensor& y, bool adapted) const {
-  if (bias.value.defined())
-    at::addmm_out(y, bias.value, x, weight.value.t());
-  else
-    at::mm_out(y, x, weight.value.t());
+  if (bias.value.defined() && y.scalar_type() != at::kFloat) {
+    at::addmm_out(y, bias.value, x, weight.value.t());  // rounded once
+  } else {
+    product_of_rows(x, weight.value, y);
+    if (bias.value.defined()) y.add_(bias.value);
+  }
   if (!adapted) return;
   for (const LinearAdapter& adapter : adapters) {
     at::Tensor part = y.narrow(1, adapter.begin, adapter.rows);
@@ -19,7 +21,7 @@ void Linear::forward(const at::Tensor& x, at::Tensor& y, bool adapted) const {
 }
 
 void Linear::backward_input(const at::Tensor& dy, at::Tensor& dx, bool adapted) const {
-  at::mm_out(dx, dy, weight.value);
+  product(dy, weight.value, dx);
   if (!adapted) return;
   for (const LinearAdapter& adapter : adapters) {
     const at::Tensor part = dy.narrow(1, adapter.begin, adapter.rows);

@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "core/models/layer_ops.hpp"
-#include "core/models/wide_product.hpp"
+#include "core/models/matrix_product.hpp"
 
 namespace troupe::trunk {
 namespace {

@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/text/bpe_trainer_parts.hpp"
+#include "core/text/tokenizer_spelling.hpp"
 
 namespace troupe {
 
@@ -23,10 +24,6 @@ const std::string kChatMlTemplate =
 
 namespace {
 
-Json byte_level(bool add_prefix_space) {
-  return {{"type", "ByteLevel"}, {"add_prefix_space", add_prefix_space}, {"trim_offsets", true}, {"use_regex", true}};
-}
-
 Json vocabulary_of(const LearntVocabulary& learnt) {
   Json::object_t vocabulary;
   for (size_t id = 0; id < learnt.tokens.size(); ++id) vocabulary.emplace_back(learnt.tokens[id], id);
@@ -35,37 +32,17 @@ Json vocabulary_of(const LearntVocabulary& learnt) {
 
 std::string tokenizer_json(const LearntVocabulary& learnt, const BpeTrainingOptions& options, const Json& vocabulary) {
   Json added = Json::array();
-  for (size_t id = 0; id < options.special_tokens.size(); ++id) {
-    added.push_back({{"id", id},
-                     {"content", options.special_tokens[id]},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", false},
-                     {"special", true}});
-  }
+  for (size_t id = 0; id < options.special_tokens.size(); ++id)
+    added.push_back(added_token<Json>(static_cast<int64_t>(id), options.special_tokens[id], true));
   Json merges = Json::array();
   for (const auto& [left, right] : learnt.merges) merges.push_back({learnt.tokens[left], learnt.tokens[right]});
-  const Json model = {{"type", "BPE"},
-                      {"dropout", nullptr},
-                      {"unk_token", nullptr},
-                      {"continuing_subword_prefix", nullptr},
-                      {"end_of_word_suffix", nullptr},
-                      {"fuse_unk", false},
-                      {"byte_fallback", false},
-                      {"ignore_merges", false},
-                      {"vocab", vocabulary},
-                      {"merges", std::move(merges)}};
-  const Json tokenizer = {{"version", "1.0"},
-                          {"truncation", nullptr},
-                          {"padding", nullptr},
-                          {"added_tokens", std::move(added)},
-                          {"normalizer", nullptr},
-                          {"pre_tokenizer", byte_level(false)},
-                          {"post_processor", nullptr},
-                          {"decoder", byte_level(true)},
-                          {"model", model}};
-  return tokenizer.dump(2);
+  return tokenizer_file<Json>({.added_tokens = std::move(added),
+                               .normalizer = nullptr,
+                               .pre_tokenizer = byte_level_part<Json>(false, true),
+                               .post_processor = nullptr,
+                               .decoder = byte_level_part<Json>(true, true),
+                               .model = bpe_model<Json>(vocabulary, std::move(merges), false)})
+      .dump(2);
 }
 
 std::string config_json(const BpeTrainingOptions& options) {

@@ -7,6 +7,7 @@
 #include "core/text/json_view.hpp"
 #include "core/text/tokenizer.hpp"
 #include "core/text/tokenizer_parts.hpp"
+#include "core/text/tokenizer_spelling.hpp"
 #include "core/text/unicode.hpp"
 
 namespace troupe {
@@ -48,7 +49,7 @@ json split(std::string_view pattern) {
 }
 
 json byte_level(bool use_regex) {
-  return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", use_regex}};
+  return byte_level_part<json>(false, use_regex);
 }
 
 json digits(bool individual) {
@@ -144,16 +145,7 @@ json model_of(const GgufVocabulary& vocabulary, bool ignore_merges) {
     if (space == std::string::npos) refuse(vocabulary, where, "expected two tokens and one space");
     merges.push_back({merge.substr(0, space), merge.substr(space + 1)});
   }
-  return {{"type", "BPE"},
-          {"dropout", nullptr},
-          {"unk_token", nullptr},
-          {"continuing_subword_prefix", nullptr},
-          {"end_of_word_suffix", nullptr},
-          {"fuse_unk", false},
-          {"byte_fallback", false},
-          {"ignore_merges", ignore_merges},
-          {"vocab", std::move(vocab)},
-          {"merges", std::move(merges)}};
+  return bpe_model<json>(std::move(vocab), std::move(merges), ignore_merges);
 }
 
 // Control tokens are special, user-defined ones are not, but both are found in text before BPE. The tokens that begin
@@ -174,13 +166,7 @@ json added_tokens_of(const GgufVocabulary& vocabulary, const RoleIds& roles) {
     }
     const bool special = type == kControl || type == kUnknown || id == roles.bos || id == roles.eos;
     if (!special && type != kUserDefined) continue;
-    added.push_back({{"id", id},
-                     {"content", vocabulary.tokens[index]},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", false},
-                     {"special", special}});
+    added.push_back(added_token<json>(id, vocabulary.tokens[index], special));
   }
   return added;
 }
@@ -226,17 +212,13 @@ Tokenizer Tokenizer::from_gguf(const GgufVocabulary& vocabulary) {
   }
   const SplitRule& rule = rule_of(vocabulary);
   const RoleIds ids(vocabulary);
-  const json tokenizer = {
-      {"version", "1.0"},
-      {"truncation", nullptr},
-      {"padding", nullptr},
-      {"added_tokens", added_tokens_of(vocabulary, ids)},
-      {"normalizer", rule.normalizer},
-      {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", rule.pre_tokenizers}}},
-      {"post_processor", post_processor_of(vocabulary, ids, rule.adds_bos)},
-      {"decoder", byte_level(true)},
-      {"model", model_of(vocabulary, rule.ignore_merges)},
-  };
+  const json tokenizer =
+      tokenizer_file<json>({.added_tokens = added_tokens_of(vocabulary, ids),
+                            .normalizer = rule.normalizer,
+                            .pre_tokenizer = json{{"type", "Sequence"}, {"pretokenizers", rule.pre_tokenizers}},
+                            .post_processor = post_processor_of(vocabulary, ids, rule.adds_bos),
+                            .decoder = byte_level(true),
+                            .model = model_of(vocabulary, rule.ignore_merges)});
   const auto token_at = [&](std::optional<int32_t> id) {
     return id ? std::optional(vocabulary.tokens[*id]) : std::nullopt;
   };

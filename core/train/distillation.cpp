@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "core/models/layer_ops.hpp"
-#include "core/models/wide_product.hpp"
+#include "core/models/matrix_product.hpp"
 
 namespace troupe {
 namespace {

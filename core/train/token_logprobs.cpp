@@ -12,7 +12,7 @@
 
 #include "core/models/kernels/rows.hpp"
 #include "core/models/layer_ops.hpp"
-#include "core/models/wide_product.hpp"
+#include "core/models/matrix_product.hpp"
 
 namespace troupe {
 namespace {
@@ -142,7 +142,7 @@ at::Tensor run_backward(Call& call, const at::Tensor& dlogprobs, const at::Tenso
     }
     const at::Tensor gradient = logit_gradient(call, logits, begin, dlogprobs, dentropy, narrow);
     at::Tensor out = call.chunk(dhidden, begin);
-    at::mm_out(out, gradient, call.head.value);
+    product(gradient, call.head.value, out);
     if (call.head.grad.defined()) add_product(call.head.grad, gradient, hidden);
   }
   call.kept.clear();

@@ -78,8 +78,7 @@ ReadBatch BatchSource::read(int64_t number) const {
     try {
       sample = objective_.read(maker_, lines_.line(line));
     } catch (const std::invalid_argument& error) {
-      const std::string what =
-          lines_.file().string() + ":" + std::to_string(lines_.line_number(line)) + ": " + error.what();
+      const std::string what = lines_.where(line) + ": " + error.what();
       if (!settings_.skip_malformed) throw std::runtime_error(what);
       if (out.malformed++ == 0) out.first_malformed = what;
       continue;

@@ -8,11 +8,20 @@ namespace troupe {
 
 Compat compat_of(const std::string& name) {
   if (name == "canonical") return {};
-  if (name == "ref2603") return {.flush_epoch = false};
+  if (name == "ref2603") return {.flush_epoch = false, .half_checkpoints = true};
   if (name == "ref2512")
-    return {.samples = SampleStyle::kDecember2025, .rate_starts_above = true, .flush_epoch = false};
+    return {.samples = SampleStyle::kDecember2025,
+            .rate_starts_above = true,
+            .flush_epoch = false,
+            .counts_from_two = true,
+            .half_checkpoints = true};
   if (name == "fork2601")
-    return {.samples = SampleStyle::kFork, .rate_starts_above = true, .flush_epoch = false, .aux_coefficient = 0.1};
+    return {.samples = SampleStyle::kFork,
+            .rate_starts_above = true,
+            .flush_epoch = false,
+            .counts_from_two = true,
+            .fork_lora = true,
+            .aux_coefficient = 0.1};
   throw std::invalid_argument("--compat: '" + name + "', expected canonical, ref2603, ref2512 or fork2601");
 }
 

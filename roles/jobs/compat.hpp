@@ -11,6 +11,9 @@ struct Compat {
   SampleStyle samples = SampleStyle::kCanonical;
   bool rate_starts_above = false;  // the rate's curve starts at 1.1 lr, not at lr
   bool flush_epoch = true;         // an epoch's end completes a partial accumulation
+  bool counts_from_two = false;    // batch 1 of an epoch counts as 2 for accumulation, its last but one as the last
+  bool half_checkpoints = false;   // those hold weights rounded to float16
+  bool fork_lora = false;          // adapters of q, k and v with alpha 16, started and named as the fork does
   double aux_coefficient = 0.01;   // of the experts' load-balancing loss
 };
 

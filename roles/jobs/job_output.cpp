@@ -1,9 +1,11 @@
 #include "roles/jobs/job_output.hpp"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/normal.h>
 #include <ATen/ops/zeros.h>
 
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 
@@ -30,18 +32,21 @@ void require_writable(const std::filesystem::path& folder) {
   if (!written) throw std::runtime_error(folder.string() + ": nothing can be written there");
 }
 
-StateDict native_adapter_names(const StateDict& adapters) {
+StateDict native_adapters(const StateDict& adapters, bool fork) {
   StateDict out;
   for (const auto& [name, tensor] : adapters) {
     std::string native = name.substr(kPeftPrefix.size());
-    const auto at = native.rfind(".lora_");
-    native.replace(at, 6, ".lora.");
+    if (fork) {
+      out[native.substr(0, native.rfind(".weight"))] = tensor.t().contiguous();
+      continue;
+    }
+    native.replace(native.rfind(".lora_"), 6, ".lora.");
     out[native] = tensor;
   }
   return out;
 }
 
-StateDict initial_adapters(const DecoderConfig& config, const LoraConfig& lora, uint64_t seed) {
+StateDict initial_adapters(const DecoderConfig& config, const LoraConfig& lora, uint64_t seed, bool fork) {
   auto random = at::make_generator<at::CPUGeneratorImpl>(seed);
   StateDict out;
   for (const auto& [name, shape] : parameter_shapes(config)) {
@@ -49,15 +54,20 @@ StateDict initial_adapters(const DecoderConfig& config, const LoraConfig& lora, 
     const std::string last = module.substr(module.rfind('.') + 1);
     if (std::ranges::find(lora.target_modules, last) == lora.target_modules.end() || shape.size() != 2) continue;
     const std::string prefix = std::string(kPeftPrefix) + module;
-    out[prefix + ".lora_A.weight"] = at::normal(0.0, 0.02, {lora.rank, shape[1]}, random);
+    // In the shape and order of the matrix that the fork stores, so that a seed gives its numbers.
+    const double bound = 1 / std::sqrt(static_cast<double>(lora.rank));
+    out[prefix + ".lora_A.weight"] =
+        fork ? at::empty({shape[1], lora.rank}).uniform_(-bound, bound, random).t().contiguous()
+             : at::normal(0.0, 0.02, {lora.rank, shape[1]}, random);
     out[prefix + ".lora_B.weight"] = at::zeros({shape[0], lora.rank});
   }
   return out;
 }
 
-JobOutput::JobOutput(const JobConfig& job, std::string name, DecoderConfig config, std::filesystem::path tokenizer,
-                     std::string adapter_base)
+JobOutput::JobOutput(const JobConfig& job, const Compat& compat, std::string name, DecoderConfig config,
+                     std::filesystem::path tokenizer, std::string adapter_base)
     : job_(job),
+      compat_(compat),
       name_(std::move(name)),
       config_(std::move(config)),
       tokenizer_(std::move(tokenizer)),
@@ -72,7 +82,7 @@ void JobOutput::save_weights(TrainEngine& engine) const {
   std::filesystem::create_directories(folder);
   StateDict weights = engine.weights();
   if (const auto& lora = engine.config().lora) {
-    save_pth(real_disk(), folder / (name_ + ".pth"), native_adapter_names(weights));
+    save_pth(real_disk(), folder / (name_ + ".pth"), native_adapters(weights, compat_.fork_lora));
     save_adapter(real_disk(), folder / name_, {.lora = *lora, .base = adapter_base_, .weights = weights}, at::kFloat);
     return;
   }
@@ -85,7 +95,11 @@ void JobOutput::save_checkpoint(const StateDict& state, uint64_t step, const Job
   const Json extra{
       {"epoch", place.epoch}, {"step", place.step}, {"world_size", place.world_size}, {"tokens", place.tokens}};
   const CheckpointMeta meta{.run = name_, .step = step, .extra = extra.dump()};
-  write_checkpoint(real_disk(), resume_folder(), meta, {{"learner", state}}, 2);
+  StateDict kept = state;
+  if (compat_.half_checkpoints)
+    for (auto& [tensor_name, tensor] : kept)
+      if (!tensor_name.starts_with("optimizer.")) tensor = tensor.to(at::kHalf).to(at::kFloat);
+  write_checkpoint(real_disk(), resume_folder(), meta, {{"learner", std::move(kept)}}, 2);
 }
 
 void JobOutput::set_aside_checkpoints() const {

@@ -7,6 +7,7 @@
 
 #include "core/models/config.hpp"
 #include "core/train/engine.hpp"
+#include "roles/jobs/compat.hpp"
 #include "roles/jobs/job_config.hpp"
 
 namespace troupe {
@@ -22,8 +23,8 @@ class JobOutput {
  public:
   // `name`: what output_name() gives. `tokenizer`: copied into the folders. `adapter_base`: LoRA, what it was trained
   // on.
-  JobOutput(const JobConfig& job, std::string name, DecoderConfig config, std::filesystem::path tokenizer,
-            std::string adapter_base = "");
+  JobOutput(const JobConfig& job, const Compat& compat, std::string name, DecoderConfig config,
+            std::filesystem::path tokenizer, std::string adapter_base = "");
 
   // <save_dir>/<name>.pth (float16) and <save_dir>/<name>/ (Hugging Face, or the PEFT adapter of a LoRA job).
   void save_weights(TrainEngine& engine) const;
@@ -41,6 +42,7 @@ class JobOutput {
   std::filesystem::path resume_folder() const;
 
   JobConfig job_;
+  Compat compat_;
   std::string name_;
   DecoderConfig config_;
   std::filesystem::path tokenizer_;
@@ -50,9 +52,11 @@ class JobOutput {
 // Makes the folder unless it is there. Throws std::runtime_error naming it when nothing can be written into it.
 void require_writable(const std::filesystem::path& folder);
 
-// MiniMind's names of adapter matrices for PEFT's: "model.layers.0.self_attn.q_proj.lora.A.weight".
-StateDict native_adapter_names(const StateDict& adapters);
-// LoRA matrices as MiniMind starts them, by PEFT's names: A normal(0, 0.02), B zero.
-StateDict initial_adapters(const DecoderConfig& config, const LoraConfig& lora, uint64_t seed);
+// Adapter matrices by PEFT's names as MiniMind stores them: "model.layers.0.self_attn.q_proj.lora.A.weight" [r, in], B
+// [out, r]; as its fork does: "model.layers.0.self_attn.q_proj.lora_A" [in, r], B [r, out].
+StateDict native_adapters(const StateDict& adapters, bool fork);
+// LoRA matrices as MiniMind starts them, by PEFT's names: A normal(0, 0.02), its fork's uniform(-1/sqrt(r), 1/sqrt(r));
+// B zero.
+StateDict initial_adapters(const DecoderConfig& config, const LoraConfig& lora, uint64_t seed, bool fork);
 
 }  // namespace troupe

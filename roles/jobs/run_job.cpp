@@ -44,15 +44,17 @@ std::unique_ptr<TrainEngine> frozen_engine(const StartModel& model, const JobCon
   return std::make_unique<TrainEngine>(model.config, model.weights, train);
 }
 
-LoraConfig lora_config(const LoraJob& job, const DecoderConfig& model) {
-  LoraConfig lora{.rank = job.lora_rank,
-                  .alpha = job.lora_alpha > 0 ? job.lora_alpha : static_cast<double>(job.lora_rank)};
+LoraConfig lora_config(const LoraJob& job, const DecoderConfig& model, const Compat& compat) {
+  const double alpha = compat.fork_lora ? 16 : static_cast<double>(job.lora_rank);
+  LoraConfig lora{.rank = job.lora_rank, .alpha = job.lora_alpha > 0 ? job.lora_alpha : alpha};
   if (!job.lora_targets.empty()) {
     lora.target_modules.clear();
     std::istringstream list(job.lora_targets);
     for (std::string target; std::getline(list, target, ',');) lora.target_modules.push_back(target);
     return lora;
   }
+  lora.target_modules = {"q_proj", "k_proj", "v_proj"};
+  if (compat.fork_lora) return lora;
   // MiniMind: every square layer.
   lora.target_modules = {"o_proj"};
   if (model.num_heads * model.head_dim == model.hidden_size)
@@ -179,9 +181,17 @@ void run_job(const JobRequest& job, const JobRank& rank, const std::filesystem::
   if (rank.rank == 0)  // before hours of training are lost to it
     for (const std::string& folder : {config.save_dir, config.checkpoint_dir}) require_writable(folder);
   JobGroup group(rank);  // before anything is loaded: a rank that is missing or not let in is known at once
-  const JsonLines lines(config.data_path);
+  const auto find_lines = [&](const std::string& file) {
+    const std::string what = "finding the lines of " + std::filesystem::path(file).filename().string();
+    return JsonLines(file, [&](uint64_t done, uint64_t total) {
+      if (stop_asked(hooks)) throw std::runtime_error("stopped while " + what);
+      if (rank.rank == 0 && hooks.on_preparing)
+        hooks.on_preparing(what, static_cast<double>(done) / static_cast<double>(total));
+    });
+  };
+  const JsonLines lines = find_lines(config.data_path);
   std::optional<JsonLines> held_out;
-  if (!config.eval_path.empty()) held_out.emplace(config.eval_path);
+  if (!config.eval_path.empty()) held_out.emplace(find_lines(config.eval_path));
   const Weights from = start_of(job);
   StartModel start = start_model(config, from.from, from.hidden_size, from.num_layers, compat);
   const Tokenizer tokenizer = load_tokenizer(start.tokenizer);
@@ -191,8 +201,9 @@ void run_job(const JobRequest& job, const JobRank& rank, const std::filesystem::
   const SampleMaker maker(tokenizer, {.max_length = config.max_seq_len, .style = compat.samples});
   TrainConfig train = train_config(config);
   if (const auto* lora = std::get_if<LoraJob>(&job.kind)) {
-    train.lora = lora_config(*lora, start.config);
-    start.weights.merge(initial_adapters(start.config, *train.lora, static_cast<uint64_t>(config.seed)));
+    train.lora = lora_config(*lora, start.config, compat);
+    start.weights.merge(
+        initial_adapters(start.config, *train.lora, static_cast<uint64_t>(config.seed), compat.fork_lora));
   }
   train.score_head = std::holds_alternative<RewardJob>(job.kind);
   if (rank.size > 1 && config.zero == 1) train.shards = &group;
@@ -203,7 +214,8 @@ void run_job(const JobRequest& job, const JobRank& rank, const std::filesystem::
   tell(describe(start.config, engine) + ", " + std::to_string(lines.size()) + " samples of " + config.data_path);
   if (rank.size > 1) tell(optimizer_text(engine, rank.size));
   if (config.use_wandb) tell("--use_wandb: no external tracker here; the figures are in " + run_folder.string());
-  const JobOutput output(config, output_name(save_name(job), start.config), start.config, start.tokenizer, from.from);
+  const JobOutput output(config, compat, output_name(save_name(job), start.config), start.config, start.tokenizer,
+                         from.from);
   Trainer trainer({.config = config,
                    .compat = compat,
                    .maker = maker,

@@ -15,8 +15,14 @@ namespace troupe {
 struct JobHooks {
   std::function<void(const RunStatus&)> on_status = {};  // rank 0, every batch
   std::function<void(const std::string&)> on_event = {};
+  // Rank 0, before the first batch: something long, and how much of it is done.
+  std::function<void(const std::string& what, double share)> on_preparing = {};
   const std::atomic<int>* stop_requests = nullptr;  // raised by Ctrl-C: 1 asks for a clean stop with a checkpoint
 };
+
+inline bool stop_asked(const JobHooks& hooks) {
+  return hooks.stop_requests && *hooks.stop_requests > 0;
+}
 
 // Throws std::invalid_argument naming the flag that is out of range.
 void check_job(const JobRequest& job);

@@ -57,10 +57,6 @@ void Trainer::show(const std::string& detail) const {
                           .nodes = {{.node = "trainer/0", .incarnation = 1, .phase = "train", .detail = detail}}});
 }
 
-bool Trainer::stop_asked() const {
-  return parts_.hooks.stop_requests && *parts_.hooks.stop_requests > 0;
-}
-
 // On another number of processes a batch of all of them holds another number of samples.
 void Trainer::resume() {
   const std::optional<JobPlace> found = parts_.output.load_checkpoint(parts_.engine);
@@ -89,7 +85,7 @@ void Trainer::run() {
         config.max_steps > 0 ? std::min(config.max_steps, config.epochs * iters) : config.epochs * iters;
     nlohmann::json start{{"planned_steps", all}, {"samples", parts_.lines.size()}};
     if (parts_.held_out && place_.epoch == 0 && place_.step == 0)
-      for (const auto& [name, value] : evaluate()) start[name + "_before"] = value;
+      for (const auto& [name, value] : evaluate("before")) start[name + "_before"] = value;
     merge_summary(run_folder_, start);
   }
   began_s_ = logged_at_s_ = now_s();
@@ -104,7 +100,7 @@ void Trainer::run() {
   if (parts_.group.rank() != 0) return parts_.group.barrier();
   nlohmann::json end{{"tokens", place_.tokens}, {"malformed_lines", malformed_}, {"unscored_samples", unscored_}};
   if (parts_.held_out && ended != Ended::kStopped)
-    for (const auto& [name, value] : evaluate()) end[name + "_after"] = value;
+    for (const auto& [name, value] : evaluate("after")) end[name + "_after"] = value;
   merge_summary(run_folder_, end);
   parts_.group.barrier();
 }
@@ -129,8 +125,9 @@ Trainer::Ended Trainer::train_epoch() {
     }
     ++pending_;
     place_.step = step;
-    const bool last = step == iters, final = s == config.max_steps;
-    if (step % acc == 0 || final || (last && parts_.compat.flush_epoch)) update(s);
+    const int64_t shift = parts_.compat.counts_from_two ? 1 : 0;
+    const bool last = step == iters - shift, final = s == config.max_steps;
+    if ((step + shift) % acc == 0 || final || (last && parts_.compat.flush_epoch)) update(s);
     show("epoch " + std::to_string(place_.epoch + 1) + " of " + std::to_string(config.epochs) + ", batch " +
          std::to_string(step) + " of " + std::to_string(iters) +
          (figures.contains("loss") ? ", loss " + text_of(figures.at("loss")) : ""));
@@ -139,9 +136,9 @@ Trainer::Ended Trainer::train_epoch() {
     save_due_ |= parts_.saves_by_epoch ? epoch_save : step % config.save_interval == 0 || last;
     if (final) return Ended::kLimit;
     if (pending_ > 0) continue;  // a checkpoint holds no gradients: it waits for the optimizer step
-    if (save_due_ && !last) save();
+    if (save_due_ && step != iters) save();
     save_due_ = false;
-    if (parts_.group.sum(stop_asked() ? 1.0 : 0.0) > 0) return Ended::kStopped;
+    if (parts_.group.sum(stop_asked(parts_.hooks) ? 1.0 : 0.0) > 0) return Ended::kStopped;
   }
   return Ended::kEpoch;
 }
@@ -182,7 +179,7 @@ void Trainer::save() {
 }
 
 // Means over the held-out samples; the malformed and the unscored are left out.
-Figures Trainer::evaluate() {
+Figures Trainer::evaluate(const char* when) {
   show("measuring held-out samples");
   std::vector<int64_t> order(static_cast<std::size_t>(parts_.held_out->size()));
   std::iota(order.begin(), order.end(), 0);
@@ -195,10 +192,11 @@ Figures Trainer::evaluate() {
     for (const auto& [name, value] : part.figures) sums[name] += value * part.weight;
     weight += part.weight;
   }
-  std::string line = "held-out:";
+  std::string line = std::string("held-out ") + when;
   for (auto& [name, value] : sums) {
     value /= weight;
-    line += " " + name + " " + text_of(value);
+    line += (name == sums.begin()->first ? ": " : ", ") + (name.starts_with("eval_") ? name.substr(5) : name) + " " +
+            text_of(value);
   }
   tell(line);
   return sums;

@@ -45,10 +45,9 @@ class Trainer {
   void update(int64_t s);
   void log(int64_t step, int64_t iters, const Figures& figures);
   void save();  // all ranks together; rank 0 writes
-  Figures evaluate();
+  Figures evaluate(const char* when);
   void tell(const std::string& line) const;
   void show(const std::string& detail) const;
-  bool stop_asked() const;
   int64_t batches_per_epoch() const;
   BatchSettings batch_settings() const;
 

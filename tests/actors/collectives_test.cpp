@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <barrier>
 #include <fstream>
 #include <thread>
 
@@ -49,7 +50,9 @@ TEST(Group, ReducesAndBroadcasts) {
 }
 
 TEST(Group, ADeadMemberEndsTheOthersAllGather) {
-  as_group(3, [](Group& group) {
+  std::barrier formed(3);  // a member that leaves while others are still coming ends their forming
+  as_group(3, [&](Group& group) {
+    formed.arrive_and_wait();
     if (group.options().rank == 1) return group.abort();
     at::Tensor tensor = at::zeros({3000});
     const std::vector<int64_t> bounds{0, 1000, 2000, 3000};

@@ -112,11 +112,17 @@ TEST(Exchange, ALostAnswerIsGivenAgainWithoutHandlingTwice) {
 
 TEST(Exchange, ACopyOfARequestInFlightIsAcknowledgedOnly) {
   Pair pair;
+  int acknowledged = 0;
+  pair.lose = [&](const Letter& letter) {
+    acknowledged += !letter.to_peer && decode<Envelope>(letter.frames[0]).kind == letter_kind::kAck;
+    return false;
+  };
   const auto slot = pair.asker.ask("s", pair.now);
   pair.move();
   pair.advance(Millis(300));
   EXPECT_EQ(pair.server.exchange->queue().size(), 1U);
   EXPECT_FALSE(slot->done);
+  EXPECT_EQ(acknowledged, 1);
   pair.advance(Millis(1000));  // acknowledged: nothing is due
   pair.handle_all();
   EXPECT_TRUE(slot->done);

@@ -357,6 +357,15 @@ TEST_F(Tcp, OnlyKnownKeysUnderTheirOwnNameGetAWord) {
   EXPECT_EQ(served.role.handled, 1U);
 }
 
+TEST_F(Tcp, AStrangersKeyIsToldOfOnce) {
+  Served served(server_options());
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(outcome("asker/0", unknown, server_keys.public_key), failure_code::kDeadline);
+  EXPECT_EQ(outcome("asker/0", unknown, server_keys.public_key), failure_code::kDeadline);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(),
+            "a connection from 127.0.0.1 was refused: its key is not of this run\n");
+}
+
 TEST_F(Tcp, ALetterWithoutEncryptionIsNotHeard) {
   Served served(server_options());
   void* context = zmq_ctx_new();

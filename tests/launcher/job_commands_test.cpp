@@ -1,12 +1,11 @@
 // The single-role jobs' command lines: those of MiniMind's guide, with `troupe JOB` in place of `python trainer/...`.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "tests/core/metrics/scratch_folder.hpp"
+#include "tests/support/command.hpp"
 
 namespace troupe {
 namespace {
@@ -15,31 +14,19 @@ using nlohmann::json;
 
 class JobCommands : public testing::Test {
  protected:
-  int call(const std::string& line) {
-    std::vector<std::string> words{PRETEND_TROUPE};
+  Ended call(const std::string& line) {
     std::istringstream in(line);
-    for (std::string word; in >> word;) words.push_back(word);
-    const pid_t child = fork();
-    if (child == 0) {
-      std::vector<char*> argv;
-      for (std::string& word : words) argv.push_back(word.data());
-      argv.push_back(nullptr);
-      if (chdir(folder_.path().c_str()) != 0) _exit(126);
-      if (!freopen("out", "w", stdout) || !freopen("err", "w", stderr)) _exit(126);
-      execv(argv[0], argv.data());
-      _exit(127);
-    }
-    int status = 0;
-    waitpid(child, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+    const std::vector<std::string> words{std::istream_iterator<std::string>(in), {}};
+    return troupe::call(words, "", folder_.path());
   }
   // The settings that a line comes to.
   json settings(const std::string& line) {
-    EXPECT_EQ(call(line + " --plain"), 0) << line << "\n" << text_of(folder_ / "err");
-    std::istringstream out(text_of(folder_ / "out"));
+    const Ended ended = call(line + " --plain");
+    EXPECT_EQ(ended.code, 0) << line << "\n" << ended.err;
+    std::istringstream out(ended.out);
     for (std::string text; std::getline(out, text);)
       if (text.starts_with("{\"job\"")) return json::parse(text);
-    ADD_FAILURE() << "no settings: " << line << "\n" << text_of(folder_ / "out");
+    ADD_FAILURE() << "no settings: " << line << "\n" << ended.out;
     return json::object();
   }
 
@@ -130,8 +117,10 @@ TEST_F(JobCommands, EveryLineOfTheGuideIsUnderstood) {
        "distill --teacher_hidden_size 512 --teacher_num_layers 8 --from_student_weight pretrain "
        "--from_teacher_weight full_sft",
        "distill --batch_size 16 --learning_rate 3e-6 --alpha 0.3 --temperature 2.0 --save_weight dist_base_to_small "
-       "--use_moe 0 --num_workers 4 --grad_clip 1.0 --log_interval 100 --save_interval 500"})
-    EXPECT_EQ(call(std::string(line) + " --plain"), 0) << line << "\n" << text_of(folder_ / "err");
+       "--use_moe 0 --num_workers 4 --grad_clip 1.0 --log_interval 100 --save_interval 500"}) {
+    const Ended ended = call(std::string(line) + " --plain");
+    EXPECT_EQ(ended.code, 0) << line << "\n" << ended.err;
+  }
 }
 
 TEST_F(JobCommands, AFileGivesSettingsAndFlagsWin) {
@@ -147,12 +136,15 @@ TEST_F(JobCommands, AFileGivesSettingsAndFlagsWin) {
 
 TEST_F(JobCommands, WhatIsWrongIsNamed) {
   write_text(folder_ / "bad.json", R"({"epochs": 7, "lerning_rate": 0.001})");
-  EXPECT_EQ(call("sft --config bad.json"), 1);
-  EXPECT_NE(text_of(folder_ / "err").find("bad.json:1: lerning_rate"), std::string::npos) << text_of(folder_ / "err");
-  EXPECT_EQ(call("sft --epochs many"), 2);
-  EXPECT_NE(text_of(folder_ / "err").find("--epochs"), std::string::npos) << text_of(folder_ / "err");
-  EXPECT_EQ(call("sft --no_such_flag 1"), 2);
-  EXPECT_EQ(call("distill --from_weight x"), 2);
+  const auto refused = [&](const std::string& line, int code, const std::string& about) {
+    const Ended ended = call(line);
+    EXPECT_EQ(ended.code, code) << line;
+    EXPECT_NE(ended.err.find(about), std::string::npos) << ended.err;
+  };
+  refused("sft --config bad.json", 1, "bad.json:1: lerning_rate");
+  refused("sft --epochs many", 2, "--epochs");
+  refused("sft --no_such_flag 1", 2, "no");
+  refused("distill --from_weight x", 2, "from");
 }
 
 }  // namespace

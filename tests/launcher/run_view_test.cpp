@@ -60,6 +60,22 @@ TEST_F(View, ShowsStepsFiguresAndNodes) {
     EXPECT_NE(shown.find(part), std::string::npos) << part << " in\n" << shown;
 }
 
+TEST_F(View, ShowsWhatIsGotReadyBeforeTheFirstStep) {
+  view_.prepare("finding the lines of big.jsonl", 0.01, start_ + 1s);
+  EXPECT_EQ(view_.preparing_line(), "finding the lines of big.jsonl: 0 %");
+  EXPECT_EQ(view_.preparing_line(), std::nullopt);
+  view_.prepare("finding the lines of big.jsonl", 0.25, start_ + 11s);
+  EXPECT_EQ(view_.preparing_line(), "finding the lines of big.jsonl: 20 %");
+  const std::string shown = text({100, 24, false, true}, start_ + 11s);
+  EXPECT_NE(shown.find("finding the lines of big.jsonl  ██"), std::string::npos) << shown;
+  EXPECT_NE(shown.find(" 25 %  0:10, 0:30 left"), std::string::npos) << shown;
+  for (const int width : {20, 40, 80})
+    for (const std::string& line : view_.frame({width, 24, false, true}, start_ + 12s)) EXPECT_LE(columns(line), width);
+  view_.take(status("train"), start_ + 12s);
+  EXPECT_EQ(text({100, 24, false, true}, start_ + 12s).find("big.jsonl"), std::string::npos);
+  EXPECT_EQ(view_.preparing_line(), std::nullopt);
+}
+
 TEST_F(View, NeverExceedsTheTerminal) {
   write_steps(4);
   view_.refresh();

@@ -203,6 +203,27 @@ TEST_F(TopologyFile, AnExternalNodeKeepsItsSettingsAndItsEndpoint) {
   expect_fault(json, {"nodes[2].external: only a reward may be external"});
 }
 
+TEST_F(TopologyFile, PlacesANodeOnAHostOfItsOwn) {
+  Json json = good_topology();
+  json["transport"]["control"] = "tcp";
+  json["nodes"][2]["launch"] = {"ip", "netns", "exec", "host; rm -rf /"};  // arguments, never a shell
+  json["nodes"][2]["bind"] = "10.0.0.2:5555";
+  json["nodes"][2]["advertise"] = "gateway:6000";
+  EXPECT_EQ(load(json).nodes[2].launch.back(), "host; rm -rf /");
+  json["nodes"][2]["bind"] = "[::1]:5555";
+  EXPECT_EQ(load(json).nodes[2].bind, "[::1]:5555");
+  for (const char* bind : {"somewhere", "10.0.0.2:", "10.0.0.2:0", "10.0.0.2:70000", "10.0.0.2:5x", "[::1", "1.2.3"}) {
+    json["nodes"][2]["bind"] = bind;
+    expect_fault(json, {"nodes[2].bind: expected an IP address, or ADDRESS:PORT"});
+  }
+  json["nodes"][2].erase("bind");
+  json["nodes"][2]["advertise"] = ":6000";
+  expect_fault(json, {"nodes[2].advertise: expected HOST:PORT"});
+  json["nodes"][2]["advertise"] = "gateway:6000";
+  json["transport"]["control"] = "ipc";
+  expect_fault(json, {"nodes[2].advertise: needs \"transport\": {\"control\": \"tcp\"}"});
+}
+
 TEST_F(TopologyFile, ReportsAllFaultsAtOnce) {
   Json json = good_topology();
   json["run"]["sed"] = 1;

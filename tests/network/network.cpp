@@ -56,7 +56,9 @@ class Namespaces final : public TestNetwork {
   ~Namespaces() override { remove(); }
 
   std::string kind() const override { return "network namespaces on a software switch"; }
-  std::vector<std::string> launch(int host) const override { return {"/usr/bin/env", "ip", "netns", "exec", name(host)}; }
+  std::vector<std::string> launch(int host) const override {
+    return {"/usr/bin/env", "ip", "netns", "exec", name(host)};
+  }
   std::string bind(int host) const override { return address(host); }
   std::string advertise(int) override { return ""; }
   void cut(int host) override { tell("cut " + name(host) + " all"); }
@@ -157,8 +159,8 @@ class Proxy {
       if (cut) continue;
       auto at = connections_.begin();
       for (std::size_t i = 1; i + 1 < fds.size(); i += 2) {
-        const bool lives = (!fds[i].revents || pass(at->first, at->second)) &&
-                           (!fds[i + 1].revents || pass(at->second, at->first));
+        const bool lives =
+            (!fds[i].revents || pass(at->first, at->second)) && (!fds[i + 1].revents || pass(at->second, at->first));
         if (lives) {
           ++at;
         } else {

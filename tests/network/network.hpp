@@ -18,7 +18,7 @@ class TestNetwork {
   virtual std::string bind(int host) const = 0;
   virtual std::string advertise(int host) = 0;  // "": as bound
 
-  virtual void cut(int host) = 0;                  // from all others
+  virtual void cut(int host) = 0;  // from all others
   virtual void cut_pair(int a, int b) = 0;
   virtual void cut_one_way(int from, int to) = 0;  // nothing passes from -> to
   virtual void delay(double ms, double jitter_ms) = 0;

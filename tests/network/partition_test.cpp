@@ -1,5 +1,5 @@
-// Runs whose roles are on hosts of their own, with the network failing between them. Deterministic mode: whatever is cut,
-// the final weights are those of the undisturbed run, and every draw is in exactly one step of the journal.
+// Runs whose roles are on hosts of their own, with the network failing between them. Deterministic mode: whatever is
+// cut, the final weights are those of the undisturbed run, and every draw is in exactly one step of the journal.
 #include <chrono>
 #include <cstdlib>
 #include <functional>
@@ -62,7 +62,8 @@ class Partition : public testing::TestWithParam<const char*> {
     const auto healed = Clock::now();
     ASSERT_TRUE(run.wait_for_step(step + 2)) << what;
     std::printf("%s for %lld ms after step %d: two more steps %.2f s after it healed\n", what,
-                static_cast<long long>(time.count()), step, std::chrono::duration<double>(Clock::now() - healed).count());
+                static_cast<long long>(time.count()), step,
+                std::chrono::duration<double>(Clock::now() - healed).count());
   }
   std::unique_ptr<TestNetwork> network_;
 };

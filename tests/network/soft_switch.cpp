@@ -78,8 +78,9 @@ class Switch {
     for (const Port& port : ports_) fds.push_back({port.fd, POLLIN, 0});
     std::string input;
     for (;;) {
-      const auto wait = waiting_.empty() ? std::chrono::milliseconds(1000)
-                                         : std::chrono::ceil<std::chrono::milliseconds>(waiting_.top().due - Clock::now());
+      const auto wait = waiting_.empty()
+                            ? std::chrono::milliseconds(1000)
+                            : std::chrono::ceil<std::chrono::milliseconds>(waiting_.top().due - Clock::now());
       poll(fds.data(), fds.size(), static_cast<int>(std::max<int64_t>(0, wait.count())));
       if (fds[0].revents != 0) {
         char buffer[4096];

@@ -4,7 +4,7 @@
 #include "core/config.hpp"
 #include "roles/answering.hpp"
 #include "roles/think_display.hpp"
-#include "tests/roles/command.hpp"
+#include "tests/support/command.hpp"
 
 namespace troupe {
 namespace {
@@ -107,6 +107,27 @@ TEST(Answerer, AnAnswerMayFillAContextOfAnySize) {
                     .interrupted);
 }
 
+// Every turn sees the whole talk, but computes what is new of it.
+TEST(Answerer, ALaterTurnIsTheSameAnswerWithLessComputed) {
+  TinyAnswerer answerer;
+  std::vector<ChatMessage> talk{{"system", "Be brief."}};
+  int64_t length = 0;
+  for (const char* question : {"Hello", "And then?", "你好", "Why is that so, and what follows from it?"}) {
+    talk.push_back({"user", question});
+    const Answered got = answerer.answer(talk, greedy(20), 1, 0, [](std::string_view) {});
+    TinyAnswerer fresh;
+    const Answered want = fresh.answer(talk, greedy(20), 1, 0, [](std::string_view) {});
+    EXPECT_EQ(got.text, want.text);
+    EXPECT_EQ(got.tokens, want.tokens);
+    if (length == 0)
+      EXPECT_EQ(got.computed, want.computed);
+    else
+      EXPECT_LE(got.computed, want.computed - length);
+    length = want.computed;
+    talk.push_back({"assistant", got.text});
+  }
+}
+
 TEST(Answerer, StyleFollowsTheWeightsName) {
   ChatOptions options;
   EXPECT_FALSE(style_of(options).plain);
@@ -122,6 +143,35 @@ TEST(Answerer, StyleFollowsTheWeightsName) {
   EXPECT_FALSE(TinyAnswerer().opens_thinking({{"user", "x"}}));
   EXPECT_NE(plain.answer({{"user", "x"}}, greedy(20), 1, 0, [](std::string_view) {}).text,
             TinyAnswerer().answer({{"user", "x"}}, greedy(20), 1, 0, [](std::string_view) {}).text);
+}
+
+// ---- generate -------------------------------------------------------------------------------------------------------
+
+// Positions beyond the cache's usual size, all of them asked for; an end-of-sequence token ends the answers.
+TEST(Generate, AnAnswerMayFillTheModelsPositions) {
+  ScratchFolder folder;
+  std::filesystem::copy(kModel, folder / "model");
+  std::string config = text_of(folder / "model/config.json");
+  const std::string positions = "\"max_position_embeddings\": ";
+  config.replace(config.find(positions + "512"), positions.size() + 3, positions + "40000");
+  write_text(folder / "model/config.json", config);
+  const auto generate = [&](int64_t letters, int64_t new_tokens) {
+    return call({"generate", "--model", folder / "model", "--prompt", std::string(static_cast<size_t>(letters), 'z'),
+                 "--max-new-tokens", std::to_string(new_tokens), "--temperature", "3", "--dtype", "f32", "--threads",
+                 "2", "--count", letters % 2 == 0 ? "3" : "1"});
+  };
+  const Ended refused = generate(1, 40000);
+  EXPECT_EQ(refused.code, 1);
+  const std::string reason = " exceed the model's 40000 positions";
+  ASSERT_NE(refused.err.find(reason), std::string::npos) << refused.err;
+  const std::string prompt_of = "a prompt of ";
+  const auto at = refused.err.find(prompt_of);
+  const int64_t before = std::stoll(refused.err.substr(at + prompt_of.size())) - 1;  // every letter is a token
+  for (const int64_t letters : {1, 14, 15}) {
+    const Ended ended = generate(letters, 40000 - before - letters);
+    EXPECT_EQ(ended.code, 0) << ended.err;
+    EXPECT_NE(generate(letters, 40001 - before - letters).err.find(reason), std::string::npos);
+  }
 }
 
 // ---- the command ----------------------------------------------------------------------------------------------------

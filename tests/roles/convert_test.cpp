@@ -7,7 +7,7 @@
 #include "core/models/initial_weights.hpp"
 #include "core/models/minimind.hpp"
 #include "roles/chosen_model.hpp"
-#include "tests/roles/command.hpp"
+#include "tests/support/command.hpp"
 
 namespace troupe {
 namespace {

@@ -7,7 +7,7 @@
 #include "roles/chosen_model.hpp"
 #include "roles/multiple_choice.hpp"
 #include "roles/perplexity.hpp"
-#include "tests/roles/command.hpp"
+#include "tests/support/command.hpp"
 
 namespace troupe {
 namespace {

@@ -1,5 +1,5 @@
 // The single-role jobs: their losses over 50 steps against torch's, and what must not change them.
-#include <ATen/ops/equal.h>
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -7,9 +7,13 @@
 #include <fstream>
 
 #include "core/config.hpp"
+#include "core/io/adapter_folder.hpp"
+#include "core/io/checkpoint.hpp"
 #include "core/io/model_folder.hpp"
+#include "core/io/pth.hpp"
 #include "core/io/safetensors.hpp"
 #include "core/metrics/metrics_log.hpp"
+#include "core/models/merge_adapter.hpp"
 #include "roles/jobs/run_job.hpp"
 #include "roles/model_source.hpp"
 #include "roles/tiny_model.hpp"
@@ -110,6 +114,66 @@ TEST_F(Jobs, PretrainingGoesAsTorchGoes) {
   request.config.accumulation_steps = 2;
   expect_trajectory("pretrain", request);
 }
+// 15 batches an epoch, windows of 4: one ends at the third batch, what is left at an epoch's end goes on in the next.
+TEST_F(Jobs, EarlierVersionsGoAsTorchGoesLikeThem) {
+  JobRequest pretrain = job<PretrainJob>("pretrain_ref2512", "text"), lora = job<LoraJob>("lora_fork2601", "chat");
+  pretrain.config.compat = "ref2512";
+  lora.config.compat = "fork2601";
+  pretrain.config.accumulation_steps = lora.config.accumulation_steps = 4;
+  pretrain.config.log_interval = lora.config.log_interval = 1;
+  expect_trajectory("pretrain_ref2512", pretrain);
+  expect_trajectory("lora_fork2601", lora);
+}
+
+// The fork's matrices are PEFT's the other way round; reading them back gives the same model.
+TEST_F(Jobs, AForksAdapterIsStoredByItsNames) {
+  JobRequest request = job("fork", "chat", LoraJob{.lora_name = "own"});
+  request.config.compat = "fork2601";
+  request.config.max_steps = 12;
+  run(request);
+  const LoadedModel base = load_model(home_ / "tiny", at::kFloat);
+  const StateDict stored = read_pth(home_ / "fork/out/own_64.pth", at::kFloat);
+  EXPECT_EQ(stored.size(), 2U * 3 * 2);
+  const std::string query = "model.layers.1.self_attn.q_proj";
+  EXPECT_EQ(stored.at(query + ".lora_A").sizes(), (std::vector<int64_t>{64, 8}));
+  EXPECT_EQ(stored.at(query + ".lora_B").sizes(), (std::vector<int64_t>{8, 64}));
+  const Adapter peft = load_adapter(home_ / "fork/out/own_64", at::kFloat);
+  EXPECT_EQ(peft.lora.alpha, 16);
+  EXPECT_TRUE(
+      at::equal(stored.at(query + ".lora_A").t(), peft.weights.at("base_model.model." + query + ".lora_A.weight")));
+  StateDict one = base.weights, other = base.weights;
+  merge_adapter(one, stored, 2, "fork");
+  merge_adapter(other, peft.weights, 2, "peft");
+  for (const auto& [name, weight] : one) EXPECT_TRUE(at::equal(weight, other.at(name))) << name;
+  EXPECT_FALSE(at::equal(one.at(query + ".weight"), base.weights.at(query + ".weight")));
+}
+
+// MiniMind's own checkpoints were float16: a resumed run goes on from weights that were rounded.
+TEST_F(Jobs, EarlierCheckpointsAreRounded) {
+  const auto resumed = [](const std::string& compat) {
+    JobRequest request = job<SftJob>("rounded_" + compat, "chat");
+    request.config.compat = compat;
+    request.config.max_steps = 15;
+    run(request);
+    const auto state =
+        load_newest_checkpoint(real_disk(), fs::path(request.config.checkpoint_dir) / "full_sft_64_resume", "")
+            ->parts.at("learner");
+    double worst = 0;
+    for (const auto& [name, tensor] : state)
+      if (!name.starts_with("optimizer."))
+        worst = std::max(worst, (tensor - tensor.to(at::kHalf).to(at::kFloat)).abs().max().item<double>());
+    EXPECT_GT((state.at("optimizer.m") - state.at("optimizer.m").to(at::kHalf)).abs().max().item<double>(), 0);
+    request.config.max_steps = 20;
+    request.config.from_resume = 1;
+    EXPECT_EQ(run(request).size(), 20U);
+    return worst;
+  };
+  EXPECT_GT(resumed("canonical"), 0);
+  EXPECT_EQ(resumed("ref2603"), 0);
+  EXPECT_EQ(resumed("ref2512"), 0);
+  EXPECT_GT(resumed("fork2601"), 0);
+}
+
 TEST_F(Jobs, SupervisedFineTuningGoesAsTorchGoes) {
   expect_trajectory("sft", job<SftJob>("sft", "chat"));
 }
@@ -180,6 +244,32 @@ TEST_F(Jobs, AStopIsCleanAndLosesNothing) {
   const std::vector<double> after = run(rest), whole = run(job<SftJob>("unstopped", "chat"));
   EXPECT_EQ(after, whole);
   expect_same_bits(home_ / "unstopped/out", home_ / "stopped/out");
+}
+
+TEST_F(Jobs, FindingTheLinesOfALargeFileIsShownAndCanBeStopped) {
+  const std::string sample = oracle_.at("data").at("chat")[0];
+  {
+    std::ofstream out(home_ / "large.jsonl");
+    const std::string blank(size_t{4} << 20, ' ');
+    for (int i = 0; i < 50; ++i) out << sample << blank << '\n';
+  }
+  JobRequest request = job<SftJob>("large", "large");
+  request.config.max_steps = 1;
+  fs::create_directories(fs::path(request.config.run_folder) / "tensorboard");
+  std::vector<double> shares;
+  std::atomic<int> stop{0};
+  JobHooks hooks{.on_preparing =
+                     [&](const std::string& what, double share) {
+                       EXPECT_EQ(what, "finding the lines of large.jsonl");
+                       shares.push_back(share);
+                     },
+                 .stop_requests = &stop};
+  run_job(request, {}, request.config.run_folder, hooks);
+  ASSERT_EQ(shares.size(), 3U);  // of 64 MiB each
+  EXPECT_NEAR(shares[1], 2 * 64 / 200.0, 0.03);
+  stop = 1;
+  EXPECT_THROW(run_job(request, {}, request.config.run_folder, hooks), std::runtime_error);
+  fs::remove(home_ / "large.jsonl");
 }
 
 TEST_F(Jobs, ALineThatCannotBeReadIsNamed) {

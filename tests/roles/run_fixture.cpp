@@ -54,8 +54,10 @@ const TinyWorld& TinyWorld::get() {
 }
 
 TroupeRun::TroupeRun(std::string name, const std::string& config, const std::vector<std::string>& sets,
-                     std::vector<std::string> launch)
-    : launch_(std::move(launch)), folder_(TinyWorld::get().folder / name), output_(folder_.string() + ".out") {
+                     std::vector<std::string> launch, const std::string& faults, const std::filesystem::path& parent)
+    : launch_(std::move(launch)),
+      folder_((parent.empty() ? TinyWorld::get().folder : parent) / name),
+      output_(TinyWorld::get().folder / (name + ".out")) {
   const std::string world = TinyWorld::get().folder.string();
   std::vector<std::string> arguments{"run", std::string(TROUPE_SOURCE_DIR) + "/configs/" + config, "--run-folder",
                                      folder_.string(), "--plain"};
@@ -67,23 +69,24 @@ TroupeRun::TroupeRun(std::string name, const std::string& config, const std::vec
   set("prompts.file=" + world + "/train.jsonl");
   set("prompts.held_out=" + world + "/held_out.jsonl");
   for (const std::string& text : sets) set(text);
-  start(std::move(arguments));
+  start(std::move(arguments), faults);
 }
 
 TroupeRun::~TroupeRun() {
   launcher_.reset();  // SIGKILL; its children die with it
 }
 
-void TroupeRun::resume(const std::vector<std::string>& more) {
+void TroupeRun::resume(const std::vector<std::string>& more, const std::string& faults) {
   std::vector<std::string> arguments{"resume", folder_.string(), "--plain"};
   arguments.insert(arguments.end(), more.begin(), more.end());
-  start(std::move(arguments));
+  start(std::move(arguments), faults);
 }
 
-void TroupeRun::start(std::vector<std::string> arguments) {
+void TroupeRun::start(std::vector<std::string> arguments, const std::string& faults) {
   arguments.insert(arguments.begin(), TROUPE_PROGRAM);
   arguments.insert(arguments.begin(), launch_.begin(), launch_.end());
-  launcher_.emplace(Process::spawn({.argv = std::move(arguments), .log_path = output_.string()}));
+  launcher_.emplace(
+      Process::spawn({.argv = std::move(arguments), .env = {{"TROUPE_FAULTS", faults}}, .log_path = output_.string()}));
 }
 
 std::string TroupeRun::output() const {

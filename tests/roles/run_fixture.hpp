@@ -26,11 +26,16 @@ struct TinyWorld {
 class TroupeRun {
  public:
   // `name` is unique in the test; `sets` are --set arguments on top of the world's model and prompts; `launch` comes
-  // before the command.
+  // before the command; `faults` is TROUPE_FAULTS of the launcher and its children (actors/fault_hooks.hpp); the run's
+  // folder is made in `parent`, or in the world's.
   TroupeRun(std::string name, const std::string& config, const std::vector<std::string>& sets,
-            std::vector<std::string> launch = {});
+            std::vector<std::string> launch = {}, const std::string& faults = "",
+            const std::filesystem::path& parent = {});
+  TroupeRun(std::string name, const std::string& config, const std::vector<std::string>& sets,
+            const std::string& faults, const std::filesystem::path& parent = {})
+      : TroupeRun(std::move(name), config, sets, std::vector<std::string>(), faults, parent) {}
   ~TroupeRun();  // kills what still runs
-  void resume(const std::vector<std::string>& more = {});
+  void resume(const std::vector<std::string>& more = {}, const std::string& faults = "");
 
   const std::filesystem::path& folder() const { return folder_; }
   std::string output() const;
@@ -54,7 +59,7 @@ class TroupeRun {
   std::vector<Experience> ledger(int steps, int prompts_per_update, int group_size) const;
 
  private:
-  void start(std::vector<std::string> arguments);
+  void start(std::vector<std::string> arguments, const std::string& faults);
   const std::vector<std::string> launch_;
   std::filesystem::path folder_;
   std::filesystem::path output_;

@@ -127,7 +127,7 @@ TEST_F(Prompts, LinesAcrossReadBlocksStayWhole) {
 }
 
 TEST_F(Prompts, AFileWithoutPromptsOrNoFileIsAnError) {
-  expect_error("\n\n", ": no prompt in it");
+  expect_error("\n\n", ": holds no line");
   EXPECT_THROW(read_prompts(file_.string() + ".missing"), std::runtime_error);
   EXPECT_THROW(read_prompts(std::filesystem::temp_directory_path()), std::runtime_error);
 }

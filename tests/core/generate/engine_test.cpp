@@ -7,7 +7,7 @@
 #include <cmath>
 #include <thread>
 
-#include "core/generate/kernels.hpp"
+#include "tests/core/generate/all_tables.hpp"
 #include "tests/core/generate/random_model.hpp"
 
 namespace troupe {
@@ -188,18 +188,12 @@ TEST_P(EachKernels, ScoresOfAnAnswerAreTheBitsOfItsGeneration) {
   EXPECT_EQ(engine.stats().kv_tokens_held, 0);
 }
 
-std::vector<const kernels::KernelTable*> all_tables() {
-  std::vector<const kernels::KernelTable*> all;
-  for (bool bf16 : {false, true})
-    for (const std::string& name : kernels::available(bf16)) all.push_back(&kernels::choose(name, bf16));
-  return all;
-}
-std::string name_of(const testing::TestParamInfo<EachKernels::ParamType>& info) {
+std::string case_name(const testing::TestParamInfo<EachKernels::ParamType>& info) {
   const auto& [table, experts] = info.param;
-  return std::string(table->name) + (table->bf16 ? "_bfloat16" : "_float32") + (experts ? "_experts" : "");
+  return name_of(*table) + (experts ? "_experts" : "");
 }
 INSTANTIATE_TEST_SUITE_P(Kernels, EachKernels, testing::Combine(testing::ValuesIn(all_tables()), testing::Bool()),
-                         name_of);
+                         case_name);
 
 TEST(Engine, LogProbsAreLogSoftmaxOfLogitsOverTemperature) {
   const DecoderConfig config = odd_config();
@@ -411,7 +405,7 @@ TEST(Engine, RefusesRequestsThatCannotRun) {
   EXPECT_EQ(message([](auto& r) { r.sampling.max_new_tokens = 493; }),
             "request 1: a prompt of 20 and max_new_tokens 493 exceed the model's 512 positions");
   EXPECT_EQ(message([](auto& r) { r.sampling.max_new_tokens = 300; }),
-            "request 1: one answer needs room for 336 tokens, the KV cache has 256");
+            "request 1: one answer needs room for 320 tokens, the KV cache has 256");
   EXPECT_EQ(message([](auto& r) { r.sampling.stop = {"x"}; }),
             "request 1: stop strings need a text decoder, the engine has none");
   EXPECT_EQ(message([](auto& r) { r.sampling.top_p = 2; }), "sampling: top_p is 2.000000, expected above 0, at most 1");

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "core/generate/pack_panel.hpp"
+#include "tests/core/generate/all_tables.hpp"
 
 namespace troupe::kernels {
 namespace {
@@ -54,13 +55,6 @@ struct Elements {
   bool bf16;
   std::vector<std::byte> bytes;
 };
-
-std::vector<const KernelTable*> all_tables() {
-  std::vector<const KernelTable*> all;
-  for (bool bf16 : {false, true})
-    for (const std::string& name : available(bf16)) all.push_back(&choose(name, bf16));
-  return all;
-}
 
 class EachTable : public testing::TestWithParam<const KernelTable*> {
  protected:

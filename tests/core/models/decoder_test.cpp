@@ -8,19 +8,10 @@
 namespace troupe {
 namespace {
 
-struct Oracle {
-  LoadedModel model;
-  SafetensorsFile io;
-  explicit Oracle(const std::string& name)
-      : model(load_model(oracle_path("models/" + name), at::kFloat)),
-        io(oracle_path("models/" + name + "/io.safetensors")) {}
-  Decoder decoder(const DecoderOptions& options = {}) const { return {model.config, model.weights, options}; }
-};
-
 class Families : public testing::TestWithParam<const char*> {};
 
 TEST_P(Families, LogitsEqualTransformers) {
-  const Oracle oracle(GetParam());
+  const OracleModel oracle(GetParam());
   const at::Tensor ids = oracle.io.read("input_ids"), expected = oracle.io.read("logits");
   const Decoder decoder = oracle.decoder();
   const at::Tensor logits = decoder.logits(decoder.hidden(pack_rows(ids)));
@@ -34,27 +25,21 @@ INSTANTIATE_TEST_SUITE_P(Decoder, Families,
 
 class Gradients : public testing::TestWithParam<const char*> {};
 
-// Mean cross-entropy over the counted next-token predictions, backward; returns the loss.
-double train_once(Decoder& decoder, const at::Tensor& ids, const at::Tensor& labels) {
-  const at::Tensor hidden = decoder.hidden(pack_rows(ids));
-  const at::Tensor leaf = hidden.detach().requires_grad_();
-  const at::Tensor weight = decoder.head().value.detach().to(at::kFloat).requires_grad_();
-  const at::Tensor logits = at::mm(leaf.to(at::kFloat), weight.t()).view({ids.size(0), ids.size(1), -1});
-  const at::Tensor flat = logits.slice(1, 0, ids.size(1) - 1).reshape({-1, logits.size(2)});
-  const at::Tensor loss = at::cross_entropy_loss(flat, labels.slice(1, 1).reshape({-1}));
-  const auto gradients = torch::autograd::grad({loss}, {leaf, weight});
-  torch::autograd::backward({hidden}, {gradients[0]});
-  at::NoGradGuard no_grad;
-  at::Tensor head = decoder.head().grad;
-  head.add_(gradients[1]);
-  return loss.item<double>();
+// Mean cross-entropy over the counted next-token predictions.
+double train_on(Decoder& decoder, const at::Tensor& ids, const at::Tensor& labels) {
+  const auto loss = [&](const at::Tensor& hidden, const at::Tensor& head) {
+    const at::Tensor logits = at::mm(hidden.to(at::kFloat), head.t()).view({ids.size(0), ids.size(1), -1});
+    const at::Tensor flat = logits.slice(1, 0, ids.size(1) - 1).reshape({-1, logits.size(2)});
+    return at::cross_entropy_loss(flat, labels.slice(1, 1).reshape({-1}));
+  };
+  return train_once(decoder, pack_rows(ids), loss).first;
 }
 
 TEST_P(Gradients, EqualTransformers) {
-  const Oracle oracle(GetParam());
+  const OracleModel oracle(GetParam());
   for (bool checkpointing : {false, true}) {
     Decoder decoder = oracle.decoder({.training = Training::kFull, .gradient_checkpointing = checkpointing});
-    const double loss = train_once(decoder, oracle.io.read("input_ids"), oracle.io.read("labels"));
+    const double loss = train_on(decoder, oracle.io.read("input_ids"), oracle.io.read("labels"));
     EXPECT_NEAR(loss, oracle.io.read("loss").item<double>(), 1e-5 * loss);
     const ParameterArena& arena = *decoder.trainable();
     for (const auto& [name, gradient] : arena.views(arena.grad()))
@@ -66,7 +51,7 @@ INSTANTIATE_TEST_SUITE_P(Decoder, Gradients, testing::Values("llama", "qwen2", "
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(Decoder, ScoresEqualTransformers) {
-  const Oracle oracle("llama_score");
+  const OracleModel oracle("llama_score");
   const at::Tensor expected = oracle.io.read("scores");
   const Decoder decoder = oracle.decoder();
   const at::Tensor scores = decoder.scalars(decoder.hidden(pack_rows(oracle.io.read("input_ids"))));

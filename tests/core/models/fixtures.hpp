@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/grad_mode.h>
 
 #include <filesystem>
 #include <string>
@@ -22,6 +24,35 @@ inline double relative_error(const at::Tensor& actual, const at::Tensor& expecte
   EXPECT_EQ(actual.sizes(), expected.sizes());
   const at::Tensor a = actual.detach().to(at::kDouble), e = expected.detach().to(at::kDouble);
   return (a - e).abs().max().item<double>() / std::max(1e-12, e.abs().max().item<double>());
+}
+
+// A model of tests/oracles and what it gave.
+struct OracleModel {
+  LoadedModel model;
+  SafetensorsFile io;
+  explicit OracleModel(const std::string& name)
+      : model(load_model(oracle_path("models/" + name), at::kFloat)),
+        io(oracle_path("models/" + name + "/io.safetensors")) {}
+  Decoder decoder(const DecoderOptions& options = {}) const { return {model.config, model.weights, options}; }
+};
+
+// Adds the gradients of loss(hidden, head) + aux_weight aux; returns loss and aux (0 without experts).
+template <class Loss>
+std::pair<double, double> train_once(Decoder& decoder, const PackedTokens& packed, const Loss& loss_of,
+                                     float aux_weight = 0) {
+  const HiddenStates states = decoder.hidden_and_aux(packed);
+  const at::Tensor leaf = states.hidden.detach().requires_grad_();
+  const at::Tensor head = decoder.head().value.detach().to(at::kFloat).requires_grad_();
+  const at::Tensor loss = loss_of(leaf, head);
+  const auto gradients = torch::autograd::grad({loss}, {leaf, head});
+  if (states.aux.defined())
+    torch::autograd::backward({states.hidden, states.aux}, {gradients[0], at::tensor(aux_weight)});
+  else
+    torch::autograd::backward({states.hidden}, {gradients[0]});
+  at::NoGradGuard no_grad;
+  at::Tensor head_grad = decoder.head().grad;
+  if (head_grad.defined()) head_grad.add_(gradients[1]);
+  return {loss.template item<double>(), states.aux.defined() ? states.aux.item<double>() : 0.0};
 }
 
 // Sequences of equal length, [B, T] -> packed.

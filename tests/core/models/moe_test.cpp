@@ -91,18 +91,14 @@ INSTANTIATE_TEST_SUITE_P(MiniMind, GoldenVectors,
 
 // ---- an implementation in float64 -----------------------------------------------------------------------------------
 
-class Experts : public testing::TestWithParam<const char*> {
+class Experts : public testing::TestWithParam<const char*>, public OracleModel {
  protected:
-  Experts()
-      : model(load_model(oracle_path(std::string("models/") + GetParam()), at::kFloat)),
-        io(oracle_path(std::string("models/") + GetParam() + "/io.safetensors")) {}
+  Experts() : OracleModel(GetParam()) {}
   PackedTokens ragged() const {
     const at::Tensor lengths = io.read("ragged_lengths");
     const int64_t* n = lengths.const_data_ptr<int64_t>();
     return pack_tokens(io.read("ragged_ids"), {n, n + lengths.numel()});
   }
-  LoadedModel model;
-  SafetensorsFile io;
 };
 
 TEST_P(Experts, LogitsEqualTheOracle) {
@@ -124,16 +120,10 @@ at::Tensor next_token_loss(const PackedTokens& packed, const at::Tensor& hidden,
 
 // Of loss + 3 aux; returns both.
 std::pair<double, double> train_once(Decoder& decoder, const PackedTokens& packed) {
-  const HiddenStates states = decoder.hidden_and_aux(packed);
-  const at::Tensor leaf = states.hidden.detach().requires_grad_();
-  const at::Tensor head = decoder.head().value.detach().to(at::kFloat).requires_grad_();
-  const at::Tensor loss = next_token_loss(packed, leaf, head);
-  const auto gradients = torch::autograd::grad({loss}, {leaf, head});
-  torch::autograd::backward({states.hidden, states.aux}, {gradients[0], at::tensor(3.0f)});
-  at::NoGradGuard no_grad;
-  at::Tensor head_grad = decoder.head().grad;
-  if (head_grad.defined()) head_grad.add_(gradients[1]);
-  return {loss.item<double>(), states.aux.item<double>()};
+  const auto loss = [&](const at::Tensor& hidden, const at::Tensor& head) {
+    return next_token_loss(packed, hidden, head);
+  };
+  return train_once(decoder, packed, loss, 3);
 }
 
 TEST_P(Experts, LossAndGradientsEqualTheOracle) {

@@ -68,6 +68,30 @@ def text_sample(line):
     return ids, [False] + [True] * (len(ids) - 1)
 
 
+def bare_text_sample(line):
+    """December 2025: no marks around the text."""
+    ids = tok.encode(line["text"], add_special_tokens=False)[:LENGTH]
+    return ids, [False] + [True] * (len(ids) - 1)
+
+
+def fork_chat_sample(chat):
+    """The fork: from "assistant", newline to the closing mark; the newline after it is not scored."""
+    ids, scored = chat_sample(chat)
+    opening = tok.encode("assistant\n", add_special_tokens=False)
+    scored, i = [False] * len(ids), 0
+    while i < len(ids):
+        if ids[i:i + len(opening)] != opening:
+            i += 1
+            continue
+        i += len(opening)
+        while i < len(ids):
+            scored[i] = True
+            i += 1
+            if ids[i - 1] == EOS:
+                break
+    return ids, scored
+
+
 def chat_sample(chat):
     ids = tok.encode(tok.apply_chat_template(chat, tokenize=False), add_special_tokens=False)[:LENGTH]
     opening = tok.encode("<|im_start|>assistant\n", add_special_tokens=False)
@@ -180,8 +204,29 @@ class Lora(torch.nn.Module):
         return self.net(ids)
 
 
+class ForkLora(torch.nn.Module):
+    """y = W x + (16 / r) x A B on q, k and v, rank 8; A uniform(-1/sqrt(r), 1/sqrt(r)), drawn in the order of names."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = model().requires_grad_(False)
+        g = torch.Generator().manual_seed(42)
+        bound = 8 ** -0.5
+        for name, module in sorted(self.net.named_modules()):
+            if name.endswith(("q_proj", "k_proj", "v_proj")):
+                w = module.weight
+                module.lora_A = torch.nn.Parameter(torch.empty(w.shape[1], 8).uniform_(-bound, bound, generator=g))
+                module.lora_B = torch.nn.Parameter(torch.zeros(8, w.shape[0]))
+                module.register_forward_hook(lambda m, x, y: y + 2 * (x[0] @ m.lora_A @ m.lora_B))
+
+    def forward(self, ids):
+        return self.net(ids)
+
+
 # ---- the loop -------------------------------------------------------------------------------------------------------
-def train(net, lines, loss_of, acc=1, rate=RATE):
+def train(net, lines, loss_of, acc=1, rate=RATE, early=False):
+    """early: MiniMind before 2026. The rate starts at 1.1 times the rate; batch b = 1, 2, ... of an epoch ends a window
+    when b + 1 is a multiple of acc; what is left at an epoch's end goes on in the next."""
     params = [p for p in net.parameters() if p.requires_grad]
     opt = torch.optim.AdamW(params, lr=rate)
     per_epoch = math.ceil(len(lines) / BATCH)
@@ -196,8 +241,9 @@ def train(net, lines, loss_of, acc=1, rate=RATE):
             loss = loss_of(net, batch)
             (loss / acc).backward()
             losses.append(loss.item())
-            if s == STEPS or (b + 1) % acc == 0 or b + 1 == per_epoch:
-                factor = 0.1 + 0.45 * (1 + math.cos(math.pi * s / (epochs * per_epoch)))
+            ends = (b + 2) % acc == 0 if early else (b + 1) % acc == 0 or b + 1 == per_epoch
+            if s == STEPS or ends:
+                factor = 0.1 + (0.5 if early else 0.45) * (1 + math.cos(math.pi * s / (epochs * per_epoch)))
                 for group in opt.param_groups:
                     group["lr"] = rate * factor
                 torch.nn.utils.clip_grad_norm_(params, 1.0)
@@ -212,6 +258,9 @@ tags = {i for t in ("<think>", "</think>", "<answer>", "</answer>") for i in tok
 on_chat = supervised(lambda l: chat_sample(l["conversations"]))
 JOBS = {
     "pretrain": ("text", lambda d: train(model(), d, supervised(text_sample), acc=2)),
+    "pretrain_ref2512": ("text", lambda d: train(model(), d, supervised(bare_text_sample), acc=4, early=True)),
+    "lora_fork2601": ("chat", lambda d: train(ForkLora(), d, supervised(
+        lambda l: fork_chat_sample(l["conversations"])), acc=4, early=True)),
     "sft": ("chat", lambda d: train(model(), d, on_chat)),
     "lora": ("chat", lambda d: train(Lora(), d, on_chat)),
     "dpo": ("pairs", lambda d: train(model(), d, dpo(False))),

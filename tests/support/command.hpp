@@ -1,4 +1,4 @@
-// The real binary as a user calls it: arguments, what it reads from stdin, what it says.
+// The binary under test (TROUPE_PROGRAM) as a user calls it: arguments, what it reads from stdin, what it says.
 #pragma once
 
 #include <fcntl.h>
@@ -58,6 +58,7 @@ class Command {
     if (in_ >= 0) close(in_);
     in_ = -1;
   }
+  pid_t pid() const { return child_; }
   void signal(int number) { ::kill(child_, number); }
   std::string out() const { return text_of(scratch_ / "out"); }
   std::string err() const { return text_of(scratch_ / "err"); }

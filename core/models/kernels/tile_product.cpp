@@ -1,0 +1,31 @@
+// Whether this machine has the tile unit.
+#include "core/models/kernels/tile_product.hpp"
+
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace troupe::tiles {
+
+extern const Kernels kernels_amx;
+
+namespace {
+
+bool usable() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!__builtin_cpu_supports("x86-64-v4") || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
+  const bool tile = edx >> 24 & 1, products = edx >> 22 & 1;
+  if (!tile || !products) return false;
+  if (!__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !(eax >> 5 & 1)) return false;  // conversions: AVX512-BF16
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+}  // namespace
+
+const Kernels* kernels() {
+  static const Kernels* const found = usable() ? &kernels_amx : nullptr;
+  return found;
+}
+
+}  // namespace troupe::tiles
