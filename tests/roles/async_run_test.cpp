@@ -7,6 +7,7 @@
 #include <cctype>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "core/metrics/metrics_log.hpp"
 #include "core/metrics/summary.hpp"
@@ -104,7 +105,7 @@ TEST_P(Schedule, ResumedAfterCtrlCAndAfterEverythingIsKilledItEndsWithTheSameBit
 
 INSTANTIATE_TEST_SUITE_P(Staleness, Schedule, ::testing::Values(1, 2));
 
-TEST(Schedule, TokensAreTheOlderTheHigherTheBound) {
+TEST(Ages, TokensAreTheOlderTheHigherTheBound) {
   EXPECT_NE(calm(1).weights_digest(), calm(2).weights_digest());
   const auto metrics = read_metrics(calm(2).folder() / "metrics.jsonl");
   EXPECT_EQ(metrics.at(0).values.at("staleness_0"), 1.0);

@@ -26,7 +26,7 @@ TEST(WeightsInUse, AreTheGivenOnesOrNot) {
         for (auto& [name, tensor] : weights) {
           const at::Tensor kept = tensor;
           tensor = kept.clone();
-          tensor.view(-1)[tensor.numel() / 2] += 1;
+          tensor.view(-1)[tensor.numel() / 2].add_(1);
           EXPECT_FALSE(engine.holds(weights)) << name;
           tensor = kept;
         }
