@@ -199,6 +199,11 @@ void check_cast(const Topology& topology, bool needs_reference, const Vocabulary
                                               "\" already; expected one node of this role");
     if (role == "conductor" && topology.nodes[players[0]].count != 1)
       faults.add(nodes.index(players[0]).key("count"), "a run has one conductor; expected 1");
+    const Json& config = topology.nodes[players[0]].config;
+    if (role == "conductor" && config.is_object() && config.value("max_staleness", Json(0)) != 0 &&
+        instances_of_role(topology, "learner").size() > 1)
+      faults.add(nodes.index(players[0]).key("config").key("max_staleness"),
+                 "several learners train synchronous runs so far; expected 0");
     if (role == "learner" && topology.nodes[players[0]].count > 1 && topology.nodes[players[0]].device != "cpu")
       faults.add(nodes.index(players[0]).key("device"), "several learners train on the cpu so far; expected \"cpu\"");
     if (topology.nodes[players[0]].external && role != "reward")

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <string>
 #include <string_view>
@@ -167,7 +168,11 @@ struct Update {
   using Reply = Updated;
   Experience batch;
   double temperature = 1.0;  // that the batch was sampled at
-  static constexpr std::tuple kFields{Field{"batch", &Update::batch}, Field{"temperature", &Update::temperature}};
+  // Versions from this one on (but for 0, the base model) that the learner must have published and still keep, for
+  // after the update it can give them no more; else kBehind too: it is not the process that published them.
+  uint64_t keep_from = std::numeric_limits<uint64_t>::max();
+  static constexpr std::tuple kFields{Field{"batch", &Update::batch}, Field{"temperature", &Update::temperature},
+                                      Field{"keep_from", &Update::keep_from}};
 };
 TROUPE_FIELDS_COMPLETE(Update);
 

@@ -211,6 +211,8 @@ Updated Learner::handle(const Update& m) {
   need_group();
   if (const auto answer = answers_.find(m.batch.step); answer != answers_.end()) return answer->second;
   if (m.batch.step != step_ + 1) fail_behind(what);
+  for (uint64_t version = std::max<uint64_t>(m.keep_from, 1); version <= step_; ++version)
+    if (!published_.contains(version)) fail_behind(what + ", keeping version " + std::to_string(version));
   return group_ ? update_together(m) : apply_update(m);
 }
 

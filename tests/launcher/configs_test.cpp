@@ -52,6 +52,21 @@ TEST(Configs, EveryRolesSettingsAreExplained) {
       EXPECT_NE(page.find("`" + key + "`"), std::string::npos) << *node.name << ": " << key;
 }
 
+TEST(Configs, SeveralLearnersTrainSynchronousRunsOnly) {
+  const ScratchFolder folder;
+  const std::filesystem::path file = std::string(TROUPE_SOURCE_DIR) + "/configs/grpo-tiny-local.json";
+  lay_out_files(read_config_file(file).value, folder.path());
+  load_topology(file, {{"nodes.learner.count=2"}, folder.path(), 2});
+  try {
+    load_topology(file, {{"nodes.learner.count=2", "nodes.conductor.config.max_staleness=1"}, folder.path(), 2});
+    ADD_FAILURE() << "taken";
+  } catch (const std::exception& error) {
+    EXPECT_NE(std::string(error.what()).find("max_staleness: several learners train synchronous runs"),
+              std::string::npos)
+        << error.what();
+  }
+}
+
 TEST(Configs, TheRolesAreThoseOfTheTable) {
   std::vector<std::string> names;
   for (const RoleKind& role : vocabulary().roles) names.push_back(role.name);

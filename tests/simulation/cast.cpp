@@ -76,6 +76,10 @@ Updated SimulatedLearner::handle(const Update& m) {
   if (m.batch.step != step_ + 1)
     throw RemoteFailure({std::string(failure_code::kBehind), process_.options().node, what,
                          "has applied " + std::to_string(step_) + " steps"});
+  for (uint64_t version = std::max<uint64_t>(m.keep_from, 1); version <= step_; ++version)
+    if (!published_.contains(version))
+      throw RemoteFailure({std::string(failure_code::kBehind), process_.options().node, what,
+                           "does not keep version " + std::to_string(version)});
   process_.sleep(Millis(2 + world_.below(30)));
   const uint64_t batch = hash_of(m.batch);
   const auto [known, is_new] = observed_.batches.emplace(m.batch.step, batch);
