@@ -202,7 +202,7 @@ struct PublishedWeights {
 };
 TROUPE_FIELDS_COMPLETE(PublishedWeights);
 
-// The learner's current version, or one that it published and keeps: then the earlier reply is given again. A later one
+// The learner's current version, or one that it published and keeps: then the earlier reply is given again. Any other
 // fails with kBehind.
 struct PublishWeights {
   static constexpr std::string_view kName = "publish_weights";

@@ -317,9 +317,7 @@ PublishedWeights Learner::handle(const PublishWeights& m) {
   const std::string what = "publish version " + std::to_string(m.version);
   withdraw_below(m.keep_from);
   if (const auto kept = published_.find(m.version); kept != published_.end()) return {kept->second.manifest};
-  if (m.version > step_) fail_behind(what);
-  if (m.version < step_)
-    throw std::invalid_argument(what + ": has applied " + std::to_string(step_) + " steps and does not keep it");
+  if (m.version != step_) fail_behind(what);  // not there yet, or a new process that does not keep it
   context_.beat("publish", "version " + std::to_string(m.version));
   fault_point("publish");
   const StateDict weights = config_.lora.rank > 0 ? engine_->model().merged()
