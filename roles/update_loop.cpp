@@ -156,10 +156,9 @@ void UpdateLoop::ask_state() {
 
 void UpdateLoop::ask_update(uint64_t step) {
   begun_ = std::max(begun_, step);
-  updating_ = learner_.ask(Update{.batch = journal_.read(step),
-                                  .temperature = topology_.sampling.temperature,
-                                  .keep_from = lowest_needed()},
-                           options("update step " + std::to_string(step)));
+  updating_ = learner_.ask(
+      Update{.batch = journal_.read(step), .temperature = topology_.sampling.temperature, .keep_from = lowest_needed()},
+      options("update step " + std::to_string(step)));
   begin(Stage::kUpdating);
 }
 
