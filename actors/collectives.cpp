@@ -91,6 +91,7 @@ struct Group::Backend {
     std::condition_variable changed;
     std::size_t open = 0;
     bool failed = false;
+    std::string error;  // the first one's
   };
   std::mutex waiting_mutex;
   std::shared_ptr<Completion> waiting;
@@ -128,6 +129,7 @@ struct Group::Backend {
       work->getFuture()->addCallback([completion](c10::ivalue::Future& future) {
         const std::lock_guard lock(completion->mutex);
         --completion->open;
+        if (future.hasError() && !completion->failed) completion->error = future.tryRetrieveErrorMessage();
         completion->failed |= future.hasError();
         completion->changed.notify_all();
       });
@@ -136,10 +138,11 @@ struct Group::Backend {
       const auto over = [&] { return completion->open == 0 || completion->failed || aborted; };
       while (!completion->changed.wait_for(lock, kWaitingSlice, over))
         if (options.while_waiting) options.while_waiting();
-      if (completion->open > 0 && !completion->failed) throw std::runtime_error("aborted");
+      // From the future, for the work itself may not yet know of its end.
+      if (completion->failed) throw std::runtime_error(completion->error);
+      if (completion->open > 0) throw std::runtime_error("aborted");
     }
-    for (const auto& work : works)
-      if (work->isCompleted()) work->wait();  // throws what went wrong; for NCCL, makes the current stream wait
+    for (const auto& work : works) work->wait();  // they are done; for NCCL, makes the current stream wait
   }
 
   void abort() {
