@@ -20,10 +20,7 @@ std::unique_ptr<TroupeRun> group_run(const std::string& name, const std::string&
   std::vector<std::string> sets{"nodes.conductor.config.steps=" + std::to_string(kSteps),
                                 "nodes.conductor.config.checkpoint_every=2", "nodes.learner.count=2"};
   sets.insert(sets.end(), more.begin(), more.end());
-  if (!faults.empty()) setenv("TROUPE_FAULTS", faults.c_str(), 1);
-  auto run = std::make_unique<TroupeRun>(name, config, sets);
-  unsetenv("TROUPE_FAULTS");
-  return run;
+  return std::make_unique<TroupeRun>(name, config, sets, faults);
 }
 
 const TroupeRun& undisturbed_group() {
