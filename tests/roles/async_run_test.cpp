@@ -27,11 +27,6 @@ std::vector<std::string> settings(int staleness, const std::vector<std::string>&
   return sets;
 }
 
-// The command that starts the run, told to suffer these (actors/fault_hooks.hpp).
-std::vector<std::string> with_faults(const std::string& faults) {
-  return {"/usr/bin/env", "TROUPE_FAULTS=" + faults};
-}
-
 const TroupeRun& calm(int staleness) {
   static std::map<int, std::unique_ptr<TroupeRun>> runs;
   auto& run = runs[staleness];
@@ -73,7 +68,7 @@ TEST_P(Schedule, RandomDelaysOnEveryMessageChangeNoBit) {
   const int staleness = GetParam();
   for (const char* seed : {"1", "2"}) {
     TroupeRun run("delayed-" + std::to_string(staleness) + "-" + seed, "grpo-tiny-async.json", settings(staleness),
-                  with_faults(std::string("*#*:message:*:delay~15@") + seed));
+                  std::string("*#*:message:*:delay~15@") + seed);
     ASSERT_EQ(run.wait(240), 0) << run.output();
     expect_same_as_calm(run, staleness);
   }
@@ -123,7 +118,7 @@ TEST_P(Killed, IsReplacedAndTheWeightsAreTheSameBits) {
     if (!std::isalnum(static_cast<unsigned char>(c))) c = '-';
   for (const int staleness : {1, 2}) {
     TroupeRun run("killed-" + std::to_string(staleness) + name, "grpo-tiny-async.json", settings(staleness),
-                  with_faults(GetParam()));
+                  std::string(GetParam()));
     ASSERT_EQ(run.wait(), 0) << run.output();
     EXPECT_NE(run.output().find("incarnation 2"), std::string::npos) << run.output();
     expect_same_as_calm(run, staleness);
@@ -145,7 +140,7 @@ INSTANTIATE_TEST_SUITE_P(At, Killed,
 TEST(FreeRunning, TheBoundHoldsForEveryTokenAndEveryDrawIsUsedOnce) {
   TroupeRun run("free", "grpo-tiny-async.json",
                 settings(2, {"run.deterministic=false", "sampling.max_new_tokens=24", "sampling.ignore_eos=true"}),
-                with_faults("actor#*:generate:*:delay=3"));
+                std::string("actor#*:generate:*:delay=3"));
   ASSERT_EQ(run.wait(240), 0) << run.output();
   expect_lags(run, 2, false);
   expect_every_step_has_its_line(run);
@@ -164,7 +159,7 @@ TEST(FreeRunning, TheBoundHoldsForEveryTokenAndEveryDrawIsUsedOnce) {
 
 TEST(FreeRunning, SurvivesAKilledLearnerActorAndConductor) {
   TroupeRun run("free-killed", "grpo-tiny-async.json", settings(2, {"run.deterministic=false"}),
-                with_faults("learner/0:updated:3:kill;actor/0:generate:30:kill;conductor/0:journal.synced:6:kill"));
+                std::string("learner/0:updated:3:kill;actor/0:generate:30:kill;conductor/0:journal.synced:6:kill"));
   ASSERT_EQ(run.wait(240), 0) << run.output();
   expect_lags(run, 2, false);
   expect_every_step_has_its_line(run);
