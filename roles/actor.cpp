@@ -91,7 +91,11 @@ Ack Actor::handle(const TakeWeights& m) {
   fault_point("weights");
   withdraw_exact();
   if (manifest.location == kBaseLocation) {
-    engine_->swap_weights(load_model(setting_.model_or(config_.model), scalar_type(config_.dtype)).weights, 0);
+    {
+      const LoadedModel base = load_model(setting_.model_or(config_.model), scalar_type(config_.dtype));
+      proven_ = false;
+      engine_->swap_weights(base.weights, 0);
+    }
     release_load_memory();
     proven_ = true;
     version_ = 0;

@@ -10,7 +10,6 @@
 #include "actors/fault_hooks.hpp"
 #include "core/config.hpp"
 #include "core/io/checkpoint.hpp"
-#include "core/io/weight_layout.hpp"
 #include "roles/compute.hpp"
 #include "roles/model_source.hpp"
 #include "roles/run_disk.hpp"
@@ -29,6 +28,7 @@ TrainConfig train_config(const Learner::Config& c, const NodeSection& node) {
                     .schedule = {.kind = c.schedule, .warmup_steps = c.warmup_steps, .total_steps = c.schedule_steps},
                     .micro_batch_tokens = c.micro_batch_tokens,
                     .max_grad_norm = c.max_grad_norm,
+                    .yields_memory = true,
                     .device = device_of(node)};
   if (c.lora.rank > 0)
     train.lora = LoraConfig{.rank = c.lora.rank, .alpha = c.lora.alpha, .target_modules = c.lora.target_modules};
@@ -152,6 +152,8 @@ void Learner::load() {
   model_config_ = model->config;
   TrainConfig train = train_config(config_, setting_.node());
   if (group_ && config_.zero == 1) train.shards = &*group_;
+  const bool publishes = !group_ || group_->leads();
+  if (publishes && !train.lora && train.compute == at::kBFloat16) train.compute_memory = compute_memory();
   engine_.emplace(model->config, model->weights, train);
   model.reset();
   step_ = journal_offset_ = 0;
@@ -310,59 +312,6 @@ LearnerState Learner::handle(const AskState&) {
   return {.step = step_,
           .journal_offset = journal_offset_,
           .oldest = published_.empty() ? step_ : published_.begin()->first};
-}
-
-PublishedWeights Learner::handle(const PublishWeights& m) {
-  need_group();
-  const std::string what = "publish version " + std::to_string(m.version);
-  withdraw_below(m.keep_from);
-  if (const auto kept = published_.find(m.version); kept != published_.end()) return {kept->second.manifest};
-  if (m.version != step_) fail_behind(what);  // not there yet, or a new process that does not keep it
-  context_.beat("publish", "version " + std::to_string(m.version));
-  fault_point("publish");
-  const StateDict weights = config_.lora.rank > 0 ? engine_->model().merged()
-                            : m.dtype == "f32"    ? engine_->weights()
-                                                  : engine_->compute_weights();
-  Published made{.manifest = layout_of(weights, m.dtype, m.version)};
-  made.region = SharedRegion::create(made.manifest.total_bytes);
-  pack(weights, made.manifest, made.region->writable());
-  made.region->seal();
-  const std::string name = region_name(m.version);
-  made.manifest.location = !m.same_host ? "chunks:"
-                           : regions_   ? "memfd:" + regions_->path() + "#" + name
-                                        : "inproc:" + name;
-  if (regions_) {
-    regions_->publish(name, made.region);
-  } else {
-    InprocRegions::publish(name, made.region);
-  }
-  return {published_.emplace(m.version, std::move(made)).first->second.manifest};
-}
-
-std::string Learner::region_name(uint64_t version) const {
-  return setting_.run_folder.filename().string() + "-v" + std::to_string(version);
-}
-
-// A reader that has opened an old version keeps its memory alive by itself.
-void Learner::withdraw_below(uint64_t version) {
-  while (!published_.empty() && published_.begin()->first < version) {
-    const std::string name = region_name(published_.begin()->first);
-    regions_ ? regions_->withdraw(name) : InprocRegions::withdraw(name);
-    published_.erase(published_.begin());
-  }
-}
-
-WeightChunk Learner::handle(const FetchChunk& m) {
-  const auto kept = published_.find(m.version);
-  if (kept == published_.end())
-    throw std::invalid_argument("fetch chunk: version " + std::to_string(m.version) + " is not published");
-  const Published& p = kept->second;
-  if (m.index >= p.manifest.chunk_crc32c.size())
-    throw std::invalid_argument("fetch chunk " + std::to_string(m.index) + " of " +
-                                std::to_string(p.manifest.chunk_crc32c.size()));
-  const uint64_t begin = m.index * p.manifest.chunk_bytes;
-  const uint64_t size = std::min<uint64_t>(p.manifest.chunk_bytes, p.manifest.total_bytes - begin);
-  return {.bytes = {DType::kU8, {static_cast<int64_t>(size)}, p.region, p.region->bytes().subspan(begin, size)}};
 }
 
 Checkpointed Learner::handle(const Checkpoint& m) {

@@ -107,6 +107,12 @@ class Learner {
   void load_newest(const std::filesystem::path& folder);
   [[noreturn]] void fail_behind(const std::string& what) const;
   void export_policy(const std::filesystem::path& folder) const;
+  struct Published {
+    WeightManifest manifest;
+    std::shared_ptr<SharedRegion> region;
+  };
+  MemorySource compute_memory();
+  Published published_version(uint64_t version, const std::string& dtype);
   std::string region_name(uint64_t version) const;
   void withdraw_below(uint64_t version);
 
@@ -124,10 +130,9 @@ class Learner {
   uint64_t journal_offset_ = 0;            // end of the record that the newest checkpoint covers
   std::map<uint64_t, Updated> answers_;    // to the newest Updates by step, given again when they are asked again
   std::unique_ptr<RegionServer> regions_;  // null: one process, regions are handed over by pointer
-  struct Published {
-    WeightManifest manifest;
-    std::shared_ptr<SharedRegion> region;
-  };
+  // That the engine computes from, in bfloat16; published as it is, then the next update takes another. Null: it
+  // computes from memory of its own.
+  std::shared_ptr<SharedRegion> compute_region_;
   std::map<uint64_t, Published> published_;  // by version, those that somebody may still need
 };
 static_assert(Serves<Learner, LearnerFace> && Serves<Learner, GroupLearnerFace>);

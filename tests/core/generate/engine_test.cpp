@@ -315,13 +315,15 @@ TEST(Engine, SwappedWeightsAreThoseOfAFreshEngine) {
   }
 }
 
-TEST(Engine, PreparedWeightsThatDoNotFitLeaveTheOldOnes) {
+TEST(Engine, WeightsThatDoNotFitLeaveTheOldOnes) {
   const DecoderConfig config = odd_config();
   Engine engine(config, random_weights(config, 5), {}, small_options(), 1);
   StateDict broken = random_weights(config, 6);
   broken.erase("model.norm.weight");
   EXPECT_THROW(engine.prepare_weights(broken, 2), std::invalid_argument);
   EXPECT_FALSE(engine.swap_prepared());
+  EXPECT_THROW(engine.swap_weights(broken, 2), std::invalid_argument);
+  EXPECT_EQ(engine.stats().version, 1u);
   Engine fresh(config, random_weights(config, 5), {}, small_options());
   const std::vector<int32_t> tokens = random_tokens(10, config.vocab_size, 3);
   EXPECT_EQ(engine.logits(tokens, 10), fresh.logits(tokens, 10));
