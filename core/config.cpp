@@ -14,12 +14,7 @@ namespace {
 class Builder {
  public:
   Builder(std::string_view text, const std::string& origin, int max_depth, JsonLineNumbers* lines)
-      : text_(text),
-        seen_(text.data()),
-        origin_(origin),
-        max_depth_(max_depth),
-        lines_(lines),
-        counted_(text.data()) {}
+      : text_(text), seen_(text.data()), origin_(origin), max_depth_(max_depth), lines_(lines), counted_(text.data()) {}
 
   void reached(const char* at) { seen_ = at; }
 

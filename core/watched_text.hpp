@@ -1,5 +1,5 @@
-// A forward iterator over text that tells how far its reader has come: a JSON lexer takes only iterators and says nothing
-// of its place while it reads.
+// A forward iterator over text that tells how far its reader has come: a JSON lexer takes only iterators and says
+// nothing of its place while it reads.
 #pragma once
 
 #include <cstddef>
@@ -7,8 +7,8 @@
 
 namespace troupe {
 
-// `Progress` outlives the iterators and has `void reached(const char*)`, called with every new place; what it throws ends
-// the reading.
+// `Progress` outlives the iterators and has `void reached(const char*)`, called with every new place; what it throws
+// ends the reading.
 template <class Progress>
 struct WatchedChar {
   using iterator_category = std::forward_iterator_tag;

@@ -17,12 +17,7 @@ using namespace std::chrono_literals;
 class CommandLine : public testing::Test {
  protected:
   CommandLine() {
-    std::filesystem::create_directory(folder_ / "model");
-    write_text(folder_ / "model/config.json", "{}");
-    write_text(folder_ / "train.jsonl", R"({"prompt": "1+1", "answer": "2"})"
-                                        "\n");
-    write_text(folder_ / "held_out.jsonl", R"({"prompt": "1+1", "answer": "2"})"
-                                           "\n");
+    lay_out(folder_.path());
     write_topology(good_topology());
   }
   void write_topology(const Json& json) { write_text(folder_ / "t.json", json.dump(2)); }
