@@ -103,8 +103,9 @@ Ack Actor::handle(const TakeWeights& m) {
     return {.version = version_};
   }
   check_manifest(manifest);
-  const auto region =
-      manifest.location == "chunks:" ? fetch_chunks(manifest) : open_region(manifest.location, kRegionDeadline);
+  const auto region = manifest.location == "chunks:"
+                          ? fetch_chunks(manifest)
+                          : open_region(manifest.location, kRegionDeadline, [this] { context_.beat(); });
   verify(manifest, region->bytes());
   const StateDict weights = unpack(manifest, region->bytes(), region);
   proven_ = false;
