@@ -28,7 +28,6 @@ TrainConfig train_config(const Learner::Config& c, const NodeSection& node) {
                     .schedule = {.kind = c.schedule, .warmup_steps = c.warmup_steps, .total_steps = c.schedule_steps},
                     .micro_batch_tokens = c.micro_batch_tokens,
                     .max_grad_norm = c.max_grad_norm,
-                    .yields_memory = true,
                     .device = device_of(node)};
   if (c.lora.rank > 0)
     train.lora = LoraConfig{.rank = c.lora.rank, .alpha = c.lora.alpha, .target_modules = c.lora.target_modules};

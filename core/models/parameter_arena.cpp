@@ -103,10 +103,6 @@ void ParameterArena::zero_grad() {
   if (grad_.defined()) grad_.zero_();
 }
 
-void ParameterArena::discard_grad() {
-  if (grad_.defined()) discard(grad_);
-}
-
 void ParameterArena::refresh_compute() {
   if (!master_.defined()) return;
   renew_compute();

@@ -69,7 +69,6 @@ class ParameterArena {
   // std::invalid_argument naming the parameter that is missing in `state` or has another shape.
   void load(const StateDict& state);
   void zero_grad();
-  void discard_grad();                               // zero_grad(), its memory given back until it is touched again
   void refresh_compute();                            // compute <- master; the optimizer does it itself, in its own pass
   void refresh_compute(int64_t begin, int64_t end);  // of these elements
 

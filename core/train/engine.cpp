@@ -209,7 +209,6 @@ StepStats TrainEngine::apply(std::optional<double> rate_factor) {
   if (train_.max_grad_norm > 0) stats.clip_factor = std::min(1.0, train_.max_grad_norm / (stats.gradient_norm + 1e-6));
   const double factor = rate_factor.value_or(schedule_factor(train_.schedule, adamw_->steps()));
   adamw_->step(factor, stats.clip_factor);
-  if (train_.yields_memory) model_.trainable()->discard_grad();
   stats.step = adamw_->steps();
   stats.learning_rate = train_.adamw.learning_rate * factor;
   return stats;

@@ -35,8 +35,8 @@ struct TrainConfig {
   int64_t micro_batch_tokens = 1024;  // 0: the whole batch at once
   bool share_prompts = true;          // neighbours with the same prompt compute it once (prompt_sharing.hpp)
   double max_grad_norm = 1.0;         // 0: no clipping
-  // Between passes and between updates activations and gradients go back to the system, for the other processes of the
-  // host that this one takes turns with. Costs a hundredth of a step: fresh pages.
+  // Between passes the activations' memory goes back to the system, for the other processes of the host that this one
+  // takes turns with. The next pass pays with fresh pages.
   bool yields_memory = false;
   // Where the compute copy of what is trained lies, see freeze_compute_weights(); none: in memory of its own.
   MemorySource compute_memory;
