@@ -111,7 +111,7 @@ void UpdateLoop::take_answer() {
       break;
     case Stage::kPublishing:
       if (!publishing_.ready()) return;
-      take_publication(publishing_.get().manifest);
+      take_publication(publishing_.get());
       break;
     case Stage::kCheckpointing: {
       if (!checkpointing_.ready()) return;
@@ -202,13 +202,14 @@ void UpdateLoop::take_update(const Updated& updated) {
   metrics_[applied_]["seconds_update"] = seconds_since(stage_began_);
 }
 
-void UpdateLoop::take_publication(const WeightManifest& manifest) {
+void UpdateLoop::take_publication(const PublishedWeights& published) {
   const uint64_t version = publishing_version_;
-  manifests_[version] = manifest;
+  manifests_[version] = published.manifest;
   setbacks_ = 0;
   if (version <= told_ || metrics_[version].contains("seconds_publish")) return;  // not the first time
   metrics_[version]["seconds_publish"] = seconds_since(stage_began_);
-  metrics_[version]["weights_digest"] = digest_metric(manifest);
+  metrics_[version]["seconds_pack"] = published.seconds_pack;
+  metrics_[version]["weights_digest"] = digest_metric(published.manifest);
 }
 
 MetricValues UpdateLoop::take_metrics(uint64_t step) {
@@ -253,7 +254,7 @@ void UpdateLoop::pump_takes(bool may_begin) {
     Take& take = takes_[i];
     if (take.asked.valid() && take.asked.ready()) {
       try {
-        take.asked.get();
+        take.taken = take.asked.get();
         take.done = true;
       } catch (const RemoteFailure&) {  // the memory may have died with the learner: have it publish again
         if (++take.failures > kMaxRepairs) throw;
@@ -265,9 +266,14 @@ void UpdateLoop::pump_takes(bool may_begin) {
           actors_[i].ask(TakeWeights{manifest->second}, options("take weights version " + std::to_string(taking_)));
   }
   if (!std::all_of(takes_.begin(), takes_.end(), [](const Take& take) { return take.done; })) return;
-  takes_.clear();
   held_ = taking_;
-  metrics_[held_]["seconds_publish"] += seconds_since(takes_began_);
+  MetricValues& metrics = metrics_[held_];
+  metrics["seconds_publish"] += seconds_since(takes_began_);
+  for (const Take& take : takes_) {  // at the same time: the slowest counts
+    metrics["seconds_verify"] = std::max(metrics["seconds_verify"], take.taken.seconds_verify);
+    metrics["seconds_prove"] = std::max(metrics["seconds_prove"], take.taken.seconds_prove);
+  }
+  takes_.clear();
 }
 
 void UpdateLoop::bring_up_to_date(std::size_t actor) {
