@@ -64,7 +64,8 @@ TEST(FaultHooksDeathTest, KillsAtTheNthPassageOfTheNodeMeant) {
   EXPECT_EXIT(live("learner/0:update:2:kill", "learner/0", 1), ::testing::KilledBySignal(SIGKILL), "update, passage 2");
   EXPECT_EXIT(live("learner:update:3:exit", "learner/0", 1), ::testing::ExitedWithCode(70), "update, passage 3");
   EXPECT_EXIT(live("*:publish:1:exit", "learner/0", 1), ::testing::ExitedWithCode(70), "publish, passage 1");
-  EXPECT_EXIT(live("learner/0:updated:1:flip", "learner/0", 1), ::testing::ExitedWithCode(5), "updated, passage 1: flip");
+  EXPECT_EXIT(live("learner/0:updated:1:flip", "learner/0", 1), ::testing::ExitedWithCode(5),
+              "updated, passage 1: flip");
   EXPECT_EXIT(live("supervisor:publish:1:exit", "supervisor", 1), ::testing::ExitedWithCode(70), "");
   EXPECT_EXIT(live("learner/0:update:4:kill", "learner/0", 1), kUnharmed, "");
   EXPECT_EXIT(live("learner/1:update:1:kill;actor:update:1:kill", "learner/0", 1), kUnharmed, "");
