@@ -1,8 +1,9 @@
-// A file descriptor with one owner.
+// A file descriptor with one owner, and its way into another process.
 #pragma once
 
 #include <unistd.h>
 
+#include <span>
 #include <utility>
 
 namespace troupe {
@@ -26,5 +27,13 @@ class Descriptor {
  private:
   int fd_ = -1;
 };
+
+// One message over a Unix socket that keeps messages apart (SOCK_SEQPACKET), with a descriptor (-1: none) beside its
+// bytes. False when it can't be sent.
+bool send_message(int socket, std::span<const char> bytes, int descriptor) noexcept;
+
+// The next message, at most `buffer` of it: its length, 0 when the other side has closed, -1 when nothing can be
+// received (errno). `descriptor` gets what came with it, closed on exec, or nothing.
+ssize_t receive_message(int socket, std::span<char> buffer, Descriptor& descriptor) noexcept;
 
 }  // namespace troupe

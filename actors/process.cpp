@@ -42,31 +42,17 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
 // threads of the parent may have held any lock.
 struct ChildPlan {
   std::vector<char*> argv, env;
-  cpu_set_t cpus;
-  bool pin = false;
-  int null_fd = -1, log_fd = -1, error_fd = -1;
-  pid_t parent = -1;
+  ChildPlace place;
+  int error_fd;
 };
 
 [[noreturn]] void become(const ChildPlan& plan) {
-  const auto give_up = [&] {
-    const int error = errno;
-    [[maybe_unused]] const auto written = write(plan.error_fd, &error, sizeof error);
-    _exit(127);
-  };
-  setpgid(0, 0);
-  if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) give_up();
-  if (getppid() != plan.parent) _exit(127);  // it died before the line above
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
-  for (int number : {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGCHLD, SIGQUIT}) std::signal(number, SIG_DFL);
-  if (plan.pin) sched_setaffinity(0, sizeof plan.cpus, &plan.cpus);
-  dup2(plan.null_fd, STDIN_FILENO);
-  if (plan.log_fd >= 0 && (dup2(plan.log_fd, STDOUT_FILENO) < 0 || dup2(plan.log_fd, STDERR_FILENO) < 0)) give_up();
-  syscall(SYS_close_range, 3U, ~0U, CLOSE_RANGE_CLOEXEC);
-  execve(plan.argv[0], plan.argv.data(), plan.env.data());
-  give_up();
+  if (plan.place.enter()) {
+    syscall(SYS_close_range, 3U, ~0U, CLOSE_RANGE_CLOEXEC);
+    execve(plan.argv[0], plan.argv.data(), plan.env.data());
+  }
+  const int error = errno;
+  [[maybe_unused]] const auto written = write(plan.error_fd, &error, sizeof error);
   _exit(127);
 }
 
@@ -84,30 +70,42 @@ std::map<std::string, std::string> thread_environment(int threads) {
       {"OMP_NUM_THREADS", count}, {"MKL_NUM_THREADS", count}, {"OMP_WAIT_POLICY", "passive"}, {"GOMP_SPINCOUNT", "0"}};
 }
 
+ChildPlace::ChildPlace(const ProcessOptions& options, pid_t parent)
+    : pin_(!options.cpus.empty()), parent_(parent), null_(open("/dev/null", O_RDONLY | O_CLOEXEC)) {
+  CPU_ZERO(&cpus_);
+  for (int cpu : options.cpus) CPU_SET(static_cast<std::size_t>(cpu), &cpus_);
+  if (!options.log_path.empty())
+    log_ = Descriptor(open(options.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  if (!null_.valid() || (!options.log_path.empty() && !log_.valid()))
+    throw std::runtime_error(options.argv[0] + ": " + options.log_path + ": " + std::strerror(errno));
+}
+
+bool ChildPlace::enter() const noexcept {
+  setpgid(0, 0);
+  if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) return false;
+  if (getppid() != parent_) _exit(127);  // it died before the line above
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  for (int number : {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGCHLD, SIGQUIT}) std::signal(number, SIG_DFL);
+  if (pin_) sched_setaffinity(0, sizeof cpus_, &cpus_);
+  dup2(null_.get(), STDIN_FILENO);
+  return !log_.valid() || (dup2(log_.get(), STDOUT_FILENO) >= 0 && dup2(log_.get(), STDERR_FILENO) >= 0);
+}
+
 Process Process::spawn(const ProcessOptions& options) {
   if (options.argv.empty()) throw std::runtime_error("a process needs a program");
-  const std::vector<std::string> env = environment(options.env);
-  ChildPlan plan;
-  plan.argv = pointers(options.argv);
-  plan.env = pointers(env);
-  plan.pin = !options.cpus.empty();
-  CPU_ZERO(&plan.cpus);
-  for (int cpu : options.cpus) CPU_SET(static_cast<std::size_t>(cpu), &plan.cpus);
-  plan.parent = getpid();
-  const Descriptor null(open("/dev/null", O_RDONLY | O_CLOEXEC));
-  Descriptor log;
-  if (!options.log_path.empty())
-    log = Descriptor(open(options.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   int errors[2]{-1, -1};
-  if (!null.valid() || (!options.log_path.empty() && !log.valid()) || pipe2(errors, O_CLOEXEC) != 0)
-    throw std::runtime_error(options.argv[0] + ": " + options.log_path + ": " + std::strerror(errno));
+  if (pipe2(errors, O_CLOEXEC) != 0) throw std::runtime_error(options.argv[0] + ": " + std::strerror(errno));
   const Descriptor error_in(errors[0]);
   Descriptor error_out(errors[1]);
-  plan.null_fd = null.get();
-  plan.log_fd = log.get();
-  plan.error_fd = error_out.get();
-  const pid_t pid = fork();
-  if (pid == 0) become(plan);
+  const std::vector<std::string> env = environment(options.env);
+  pid_t pid = -1;
+  {
+    const ChildPlan plan{pointers(options.argv), pointers(env), ChildPlace(options, getpid()), error_out.get()};
+    pid = fork();
+    if (pid == 0) become(plan);
+  }
   int error = pid < 0 ? errno : 0;
   error_out = Descriptor();
   if (pid > 0 && read(error_in.get(), &error, sizeof error) <= 0) error = 0;  // closed by a successful exec
@@ -115,7 +113,11 @@ Process Process::spawn(const ProcessOptions& options) {
     if (pid > 0) waitpid(pid, nullptr, 0);
     throw std::runtime_error(options.argv[0] + ": can't be started: " + std::strerror(error));
   }
-  return Process(pid, Descriptor(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))));
+  return adopt(pid);
+}
+
+Process Process::adopt(pid_t child) {
+  return Process(child, Descriptor(static_cast<int>(syscall(SYS_pidfd_open, child, 0))));
 }
 
 Process& Process::operator=(Process&& other) noexcept {

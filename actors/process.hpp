@@ -2,6 +2,7 @@
 // group of its own (a Ctrl-C in the terminal reaches the launcher alone), and writes stdout and stderr to a log file.
 #pragma once
 
+#include <sched.h>
 #include <sys/types.h>
 
 #include <map>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "actors/descriptor.hpp"
+#include "protocol/fields.hpp"
 
 namespace troupe {
 
@@ -18,7 +20,11 @@ struct ProcessOptions {
   std::map<std::string, std::string> env{};  // added to the parent's; an empty value removes the variable
   std::string log_path{};                    // appended to, mode 0600; empty: inherits stdout and stderr
   std::vector<int> cpus{};                   // allowed cores; empty: all
+  static constexpr std::tuple kFields{Field{"argv", &ProcessOptions::argv}, Field{"env", &ProcessOptions::env},
+                                      Field{"log_path", &ProcessOptions::log_path},
+                                      Field{"cpus", &ProcessOptions::cpus}};
 };
+TROUPE_FIELDS_COMPLETE(ProcessOptions);
 
 // How a process ended.
 struct ExitStatus {
@@ -37,6 +43,7 @@ class Process {
  public:
   // Throws std::runtime_error naming argv[0] when it can't be started (also when exec fails).
   static Process spawn(const ProcessOptions& options);
+  static Process adopt(pid_t child);  // one that was started otherwise, and not waited for (zygote.hpp)
   Process(Process&& other) noexcept
       : pid_(std::exchange(other.pid_, -1)), pidfd_(std::move(other.pidfd_)), status_(other.status_) {}
   Process& operator=(Process&& other) noexcept;
@@ -53,6 +60,21 @@ class Process {
   pid_t pid_ = -1;
   Descriptor pidfd_;
   std::optional<ExitStatus> status_;
+};
+
+// What a new process does between its fork and its program: it takes its group, its parent's fate, signals, cores, and
+// stdin, stdout and stderr.
+class ChildPlace {
+ public:
+  explicit ChildPlace(const ProcessOptions& options, pid_t parent);  // opens the log; throws std::runtime_error
+  // In the child. Async-signal-safe. False with errno set when it can't; ends the process when the parent has gone.
+  bool enter() const noexcept;
+
+ private:
+  cpu_set_t cpus_;
+  const bool pin_;
+  const pid_t parent_;
+  Descriptor null_, log_;
 };
 
 // The last `lines` lines of a file, at most 16 KiB; empty when it can't be read.

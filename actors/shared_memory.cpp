@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -22,6 +23,7 @@ namespace {
 
 constexpr int kImmutable = F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW;
 constexpr std::size_t kMaxNameBytes = 256;
+constexpr Millis kTryFor{400};  // a server that does not answer, then the next try
 constexpr char kHere = 1, kUnknown = 0;
 
 [[noreturn]] void throw_errno(const std::string& what) {
@@ -59,44 +61,6 @@ void limit_waiting(int fd, Millis limit) {
   setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time);
 }
 
-void send_answer(int socket, char answer, int fd) {
-  iovec data{&answer, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  if (fd >= 0) {
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  }
-  [[maybe_unused]] const auto sent = sendmsg(socket, &message, MSG_NOSIGNAL);  // a reader that left asks again
-}
-
-// The received descriptor, or -1 when the server does not know the name (or left).
-int receive_answer(int socket) {
-  char answer = kUnknown;
-  iovec data{&answer, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC) != 1 || answer != kHere) return -1;
-  const cmsghdr* header = CMSG_FIRSTHDR(&message);
-  if (!header || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS ||
-      header->cmsg_len != CMSG_LEN(sizeof(int)))
-    return -1;
-  int fd = -1;
-  std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
-  return fd;
-}
-
 // Regions by name.
 class RegionTable {
  public:
@@ -127,11 +91,13 @@ RegionTable& inproc_table() {
 std::shared_ptr<SharedRegion> try_fetch(const std::string& socket_path, const std::string& name, Millis patience) {
   const Descriptor socket = seqpacket_socket();
   const sockaddr_un address = address_of(socket_path);
-  if (connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return nullptr;
   limit_waiting(socket.get(), patience);
+  if (connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return nullptr;
   if (send(socket.get(), name.data(), name.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(name.size())) return nullptr;
-  const int fd = receive_answer(socket.get());
-  return fd < 0 ? nullptr : SharedRegion::adopt(fd);
+  char answer = kUnknown;
+  Descriptor memory;
+  if (receive_message(socket.get(), {&answer, 1}, memory) != 1 || answer != kHere || !memory.valid()) return nullptr;
+  return SharedRegion::adopt(memory.release());
 }
 
 }  // namespace
@@ -227,7 +193,8 @@ class RegionServer::Listener {
     const ssize_t length = recv(reader, name, sizeof name, 0);
     if (length <= 0) return;
     const auto region = table.find(std::string(name, static_cast<std::size_t>(length)));
-    send_answer(reader, region ? kHere : kUnknown, region ? region->fd() : -1);
+    // A reader that left asks again.
+    send_message(reader, {region ? &kHere : &kUnknown, 1}, region ? region->fd() : -1);
   }
 
   const std::string path_;
@@ -252,10 +219,12 @@ void RegionServer::publish(const std::string& name, std::shared_ptr<SharedRegion
   listener_->table.put(name, std::move(region));
 }
 
-std::shared_ptr<SharedRegion> fetch_region(const std::string& socket_path, const std::string& name, Millis deadline) {
+std::shared_ptr<SharedRegion> fetch_region(const std::string& socket_path, const std::string& name, Millis deadline,
+                                           const std::function<void()>& waiting) {
   const Instant until = std::chrono::steady_clock::now() + deadline;
   for (Millis pause(1);; pause = std::min(pause * 2, Millis(100))) {
-    if (auto region = try_fetch(socket_path, name, std::max(deadline, Millis(1)))) return region;
+    if (auto region = try_fetch(socket_path, name, std::clamp(deadline, Millis(1), kTryFor))) return region;
+    waiting();
     if (std::chrono::steady_clock::now() + pause > until)
       throw std::runtime_error("no memory region '" + name + "' at " + socket_path + " within " +
                                std::to_string(deadline.count()) + " ms");
@@ -274,7 +243,8 @@ std::shared_ptr<SharedRegion> InprocRegions::find(const std::string& name) {
   return inproc_table().find(name);
 }
 
-std::shared_ptr<SharedRegion> open_region(std::string_view location, Millis deadline) {
+std::shared_ptr<SharedRegion> open_region(std::string_view location, Millis deadline,
+                                          const std::function<void()>& waiting) {
   constexpr std::string_view kMemfd = "memfd:", kInproc = "inproc:";
   if (location.starts_with(kInproc)) {
     const std::string name(location.substr(kInproc.size()));
@@ -286,7 +256,7 @@ std::shared_ptr<SharedRegion> open_region(std::string_view location, Millis dead
     throw std::invalid_argument("memory location '" + std::string(location) +
                                 "': expected memfd:SOCKET_PATH#NAME or inproc:NAME");
   return fetch_region(std::string(location.substr(kMemfd.size(), hash - kMemfd.size())),
-                      std::string(location.substr(hash + 1)), deadline);
+                      std::string(location.substr(hash + 1)), deadline, waiting);
 }
 
 }  // namespace troupe

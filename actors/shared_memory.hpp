@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <future>
 #include <memory>
 #include <span>
@@ -86,8 +87,11 @@ class RegionServer {
 };
 
 // The region `name` of the server at `socket_path`. Retries until the deadline while the server is not there (it may be
-// restarting) or does not know the name yet; then throws std::runtime_error naming both.
-std::shared_ptr<SharedRegion> fetch_region(const std::string& socket_path, const std::string& name, Millis deadline);
+// restarting) or does not know the name yet; then throws std::runtime_error naming both. Meanwhile `waiting` is called
+// at least twice a second, so that the caller can beat its lease.
+std::shared_ptr<SharedRegion> fetch_region(
+    const std::string& socket_path, const std::string& name, Millis deadline,
+    const std::function<void()>& waiting = [] {});
 
 // Regions of this process by name, for nodes that are threads of one process.
 class InprocRegions {
@@ -98,6 +102,7 @@ class InprocRegions {
 };
 
 // By a manifest's location: "memfd:SOCKET_PATH#NAME" or "inproc:NAME". Throws std::invalid_argument for another form.
-std::shared_ptr<SharedRegion> open_region(std::string_view location, Millis deadline);
+std::shared_ptr<SharedRegion> open_region(
+    std::string_view location, Millis deadline, const std::function<void()>& waiting = [] {});
 
 }  // namespace troupe

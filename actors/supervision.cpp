@@ -10,6 +10,7 @@ namespace {
 
 constexpr Millis kAbortPatience{2'000};  // from SIGABRT to SIGKILL
 constexpr Millis kBackOffCap{5'000};
+constexpr Millis kTellEvery{10'000};
 constexpr Millis kStalled{2'000};  // ticks further apart: it was the supervisor that stood still
 
 Millis back_off(std::size_t restarts_in_window) {
@@ -76,6 +77,7 @@ std::vector<Action> SupervisionPolicy::exited(const std::string& name, const Exi
   Node* node = find(name);
   if (!node || (node->life != Life::kRunning && node->life != Life::kAborting)) return out;
   node->life = Life::kEnded;
+  node->last_progress = now;
   node->status.phase = "ended";
   if (stopping_) {
     out.push_back(Tell{name + " has ended: " + status.text()});
@@ -191,7 +193,10 @@ void SupervisionPolicy::begin_stop(const std::string& reason, Instant now, std::
   stopping_ = true;
   stop_reason_ = reason;
   for (Node& node : nodes_)
-    if (node.life == Life::kWaiting) node.life = Life::kEnded;
+    if (node.life == Life::kWaiting) {
+      node.life = Life::kEnded;
+      node.last_progress = now;
+    }
   out.push_back(Tell{"stopping: " + reason});
   advance_stop(now, out);
 }
@@ -207,16 +212,40 @@ void SupervisionPolicy::advance_stop(Instant now, std::vector<Action>& out) {
     anyone = true;
     if (node->stop_stage == 0 && (node->spec.drives || !driver_alive)) {
       node->stop_stage = 1;
-      node->stop_due = now + times_.stop;
+      node->told = now;
+      node->tell_due = now + kTellEvery;
       out.push_back(TellStop{node->spec.name, stop_reason_});
-    } else if ((node->stop_stage == 1 || node->stop_stage == 2) && node->stop_due <= now) {
-      const bool first = node->stop_stage++ == 1;
+      continue;
+    }
+    const bool first = node->stop_stage == 1;
+    if ((first && patience_ends(*node) <= now) || (node->stop_stage == 2 && node->stop_due <= now)) {
+      ++node->stop_stage;
       node->stop_due = now + times_.term;
       out.push_back(Tell{node->spec.name + " did not end in time: " + (first ? "SIGTERM" : "SIGKILL")});
       out.push_back(SignalNode{node->spec.name, first ? SIGTERM : SIGKILL});
+    } else if (first && node->tell_due <= now) {
+      node->tell_due = now + kTellEvery;
+      out.push_back(Tell{node->spec.name + " has been stopping for " +
+                         seconds(std::chrono::round<std::chrono::seconds>(now - node->told)) + ": " +
+                         node->status.phase + (node->status.detail.empty() ? "" : ", " + node->status.detail)});
     }
   }
   if (!anyone && !std::exchange(ended_, true)) out.push_back(EndRun{exit_code_, report_});
+}
+
+// When a node that was told to stop, and goes on as it does now, is waited for no longer. The driver beats while it
+// waits for the others: their standstill is its own.
+Instant SupervisionPolicy::patience_ends(const Node& node) const {
+  const auto standstill = [&](const Node& n) {
+    if (n.life == Life::kEnded) return n.last_progress + times_.stop;
+    return n.last_progress + std::max(times_.stop, n.spec.leases.of(n.status.phase));
+  };
+  const Instant least = node.told + times_.stop;
+  if (!node.spec.heartbeats || !node.beaten) return least;
+  Instant ends = standstill(node);
+  for (const Node& other : nodes_)
+    if (node.spec.drives && other.spec.heartbeats) ends = std::min(ends, standstill(other));
+  return std::max(least, ends);
 }
 
 // ---- what is known --------------------------------------------------------------------------------------------------

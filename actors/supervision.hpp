@@ -13,8 +13,9 @@
 //   the run: all others are stopped and the exit code is not zero.
 // - The end of the driving node with exit code 0 is the end of the run: the others are stopped in reverse order.
 // - Stopping: the Stop message to the driver first (it may need the others to finish), when it has ended to the others
-// in
-//   reverse order; SIGTERM after stop_ms, SIGKILL after term_ms more. A second request: SIGKILL at once.
+//   in reverse order. A node that has been told is waited for as long as it makes progress, and the driver as long as
+//   all the others do too; SIGTERM after StopTimes::stop (or the phase's lease, if that is longer) without, SIGKILL
+//   after StopTimes::term more. A second request: SIGKILL at once.
 #pragma once
 
 #include <cstdint>
@@ -55,7 +56,7 @@ struct SupervisedNode {
 };
 
 struct StopTimes {
-  Millis stop{20'000};  // from the Stop message to SIGTERM
+  Millis stop{20'000};  // from the Stop message, or the last progress since, to SIGTERM
   Millis term{3'000};   // from SIGTERM to SIGKILL
 };
 
@@ -114,7 +115,9 @@ class SupervisionPolicy {
     uint64_t restarts = 0;
     std::string failure;  // what its abort is for
     int stop_stage = 0;   // 0 none, 1 told, 2 SIGTERM, 3 SIGKILL
-    Instant stop_due{};
+    Instant told{};       // to stop
+    Instant tell_due{};   // stage 1: that it is still waited for
+    Instant stop_due{};   // stage 2: SIGKILL
   };
   Node* find(const std::string& name);
   void start_due(Instant now, std::vector<Action>& out);
@@ -123,6 +126,7 @@ class SupervisionPolicy {
                       std::vector<Action>& out);
   void begin_stop(const std::string& reason, Instant now, std::vector<Action>& out);
   void advance_stop(Instant now, std::vector<Action>& out);
+  Instant patience_ends(const Node& node) const;
 
   std::vector<Node> nodes_;
   RestartLimit limit_;

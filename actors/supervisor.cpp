@@ -83,7 +83,7 @@ void Supervisor::Loop::carry_out(const StartNode& action) {
   process.env["TROUPE_INCARNATION"] = std::to_string(action.incarnation);
   process.env["TROUPE_EPOCH"] = std::to_string(action.epoch);
   try {
-    processes_.insert_or_assign(action.node, Process::spawn(process));
+    processes_.insert_or_assign(action.node, options_.spawn(process));
   } catch (const std::runtime_error& error) {
     failed_starts_[action.node] = error.what();
     return;

@@ -25,6 +25,7 @@ struct SupervisorOptions {
   // The supervisor's own node ("supervisor"): endpoint that heartbeats go to, run, epoch, keys, and as peers every node
   // that can be told to stop.
   NodeOptions self{};
+  std::function<Process(const ProcessOptions&)> spawn = Process::spawn;
   std::function<void(const RunStatus&)> on_status{};        // about four times a second, from run()'s thread
   std::function<void(const std::string& line)> on_event{};  // starts, ends, restarts, the final report; default: stderr
 };

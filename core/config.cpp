@@ -5,37 +5,18 @@
 #include <fstream>
 #include <set>
 
+#include "core/watched_text.hpp"
+
 namespace troupe {
 namespace {
-
-// Iterates over the text and lets the handler see how far the lexer has come.
-struct WatchedChar {
-  using iterator_category = std::forward_iterator_tag;
-  using value_type = char;
-  using difference_type = std::ptrdiff_t;
-  using pointer = const char*;
-  using reference = const char&;
-  const char* at = nullptr;
-  const char** seen = nullptr;
-  reference operator*() const { return *at; }
-  WatchedChar& operator++() {
-    *seen = ++at;
-    return *this;
-  }
-  WatchedChar operator++(int) {
-    const WatchedChar before = *this;
-    ++*this;
-    return before;
-  }
-  friend bool operator==(const WatchedChar& a, const WatchedChar& b) { return a.at == b.at; }
-  friend bool operator!=(const WatchedChar& a, const WatchedChar& b) { return a.at != b.at; }
-};
 
 // nlohmann's DOM parser with what it lacks: duplicate keys and depth are errors, lines are remembered.
 class Builder {
  public:
-  Builder(std::string_view text, const char*& seen, const std::string& origin, int max_depth, JsonLineNumbers* lines)
-      : text_(text), seen_(seen), origin_(origin), max_depth_(max_depth), lines_(lines), counted_(text.data()) {}
+  Builder(std::string_view text, const std::string& origin, int max_depth, JsonLineNumbers* lines)
+      : text_(text), seen_(text.data()), origin_(origin), max_depth_(max_depth), lines_(lines), counted_(text.data()) {}
+
+  void reached(const char* at) { seen_ = at; }
 
   Json take() { return std::move(root_); }
 
@@ -117,7 +98,7 @@ class Builder {
   }
 
   const std::string_view text_;
-  const char*& seen_;
+  const char* seen_;  // how far the lexer has come
   const std::string& origin_;
   const int max_depth_;
   JsonLineNumbers* const lines_;
@@ -208,9 +189,8 @@ Json parse_json(std::string_view text, const std::string& origin, const JsonLimi
   if (text.size() > limits.max_bytes)
     throw std::invalid_argument(origin + ": " + std::to_string(text.size()) + " bytes, more than the limit of " +
                                 std::to_string(limits.max_bytes));
-  const char* seen = text.data();
-  Builder builder(text, seen, origin, limits.max_depth, lines);
-  Json::sax_parse(WatchedChar{text.data(), &seen}, WatchedChar{text.data() + text.size(), &seen}, &builder);
+  Builder builder(text, origin, limits.max_depth, lines);
+  Json::sax_parse(WatchedChar{text.data(), &builder}, WatchedChar{text.data() + text.size(), &builder}, &builder);
   return builder.take();
 }
 

@@ -1,8 +1,11 @@
 // troupe: one binary, its subcommands, and (as `troupe role`, started by the launcher) every role.
+#include <pthread.h>
+
 #include "launcher/commands.hpp"
 #include "launcher/topology.hpp"
 
 int main(int argc, char** argv) {
+  pthread_setname_np(pthread_self(), "troupe");  // it may have been started as /proc/self/exe
   const troupe::RoleCalls calls{.role = troupe::run_role,
                                 .standalone = troupe::run_standalone,
                                 .generate = troupe::generate_command,

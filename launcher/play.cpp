@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "actors/supervisor.hpp"
+#include "actors/zygote.hpp"
 #include "core/metrics/summary.hpp"
 #include "launcher/run_display.hpp"
 #include "launcher/run_folder.hpp"
@@ -14,7 +15,7 @@
 namespace troupe {
 namespace {
 
-int supervise(const Topology& topology, const RunFile& run, const std::filesystem::path& run_folder,
+int supervise(const Topology& topology, const RunFile& run, const std::filesystem::path& run_folder, Zygote& zygote,
               RunDisplay& display) {
   StopNotice notice;
   SupervisorOptions options = supervisor_options(topology, run, run_folder);
@@ -25,6 +26,11 @@ int supervise(const Topology& topology, const RunFile& run, const std::filesyste
   options.on_event = [&](const std::string& line) {
     notice.tell(display);
     display.event(line);
+  };
+  options.spawn = [&zygote](const ProcessOptions& process) {
+    if (process.argv[0] == kOwnProgram)
+      if (auto child = zygote.spawn(process)) return std::move(*child);
+    return Process::spawn(process);
   };
   Supervisor supervisor(std::move(options));
   const StopsSupervisor stops(supervisor);
@@ -69,7 +75,11 @@ void print_closing(const std::filesystem::path& run_folder) {
 
 }  // namespace
 
-int play(const Topology& topology, const std::filesystem::path& run_folder, bool plain, const RoleCalls& calls) {
+int play(const Topology& topology, const std::filesystem::path& run_folder, bool plain, const RoleCalls& calls,
+         const Vocabulary& words) {
+  std::optional<Zygote> zygote;  // first of all: there is one thread, and nothing open
+  if (topology.run.mode == RunMode::kProcesses)
+    zygote.emplace([&](int argc, char** argv) { return command_line(argc, argv, calls, words); });
   const RunLock lock(run_folder);
   std::optional<RunFile> before;
   if (std::filesystem::exists(run_folder / "run.json")) before = read_run_file(run_folder);
@@ -88,8 +98,8 @@ int play(const Topology& topology, const std::filesystem::path& run_folder, bool
         if (node.external) display.event(instance + " is external; expected at " + run.endpoints.at(instance));
     catch_stop_signals();
     try {
-      code = topology.run.mode == RunMode::kStandalone ? play_in_one_process(run_folder, calls, display)
-                                                       : supervise(topology, run, run_folder, display);
+      code = zygote ? supervise(topology, run, run_folder, *zygote, display)
+                    : play_in_one_process(run_folder, calls, display);
     } catch (const std::exception& error) {
       display.event(std::string("troupe: ") + error.what());
     }

@@ -53,7 +53,7 @@ class OtherRanks {
     for (int64_t rank = 1; rank < size; ++rank) {
       ProcessOptions options{.argv = arguments,
                              .log_path = (logs / ("rank-" + std::to_string(rank) + ".log")).string()};
-      options.argv[0] = "/proc/self/exe";
+      options.argv[0] = kOwnProgram;
       options.env = {{"RANK", std::to_string(rank)}, {"WORLD_SIZE", std::to_string(size)},
                      {"MASTER_ADDR", "127.0.0.1"},   {"MASTER_PORT", std::to_string(port)},
                      {"TROUPE_SECRET", ""},  // not needed on one host

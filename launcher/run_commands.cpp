@@ -1,9 +1,13 @@
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <memory>
+#include <nlohmann/json.hpp>
 
+#include "core/metrics/summary.hpp"
 #include "launcher/commands.hpp"
 #include "launcher/play.hpp"
 #include "launcher/run_folder.hpp"
+#include "launcher/run_view.hpp"
 #include "launcher/spawn.hpp"
 #include "launcher/topology.hpp"
 
@@ -26,6 +30,22 @@ void add_common(CLI::App& command, const std::shared_ptr<RunArguments>& argument
   command.add_flag("--plain", arguments->plain, "a line per step instead of the live display");
 }
 
+// True, after saying where its result is, when the run has played all its steps.
+bool tell_if_done(const Topology& topology, const std::filesystem::path& folder) {
+  if (!std::filesystem::exists(folder / "run.json") || read_run_file(folder).state != "done") return false;
+  const nlohmann::json summary = read_summary(folder);
+  const auto steps = summary.value("steps", uint64_t{0});
+  if (steps < planned_steps(topology)) return false;
+  const std::string result = summary.value("export", "");
+  std::printf("run %s is done, after %llu steps; nothing was changed\n", folder.filename().c_str(),
+              static_cast<unsigned long long>(steps));
+  std::printf("  its model: %s\n",
+              result.empty() ? ("troupe export " + folder.string() + " --to FOLDER").c_str() : result.c_str());
+  std::printf("  its report: %s\n", (folder / "report.html").c_str());
+  std::printf("  more steps: troupe resume %s --set nodes.conductor.config.steps=N\n", folder.c_str());
+  return true;
+}
+
 }  // namespace
 
 void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& words, int& exit_code) {
@@ -42,15 +62,17 @@ void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& w
       "(130).");
   run->callback([arguments, calls, &words, &exit_code] {
     const Topology topology = load_topology(arguments->what, {arguments->overrides, {}, 0}, words);
-    if (topology.run.mode == RunMode::kStandalone) wait_without_spinning();
-    exit_code = play(topology, make_run_folder(topology, arguments->run_folder), arguments->plain, calls);
+    wait_without_spinning();
+    exit_code = play(topology, make_run_folder(topology, arguments->run_folder), arguments->plain, calls, words);
   });
 
   CLI::App* resume = app.add_subcommand("resume", "go on with a run that was stopped or has failed");
   resume->add_option("RUN", arguments->what, "the run's folder")->required();
   add_common(*resume, arguments);
   resume->footer(
-      "Goes on from the last checkpoint and the journalled steps since; nothing is trained on twice.\n"
+      "Goes on from the last checkpoint and the journalled steps since; nothing is trained on twice. A run that is "
+      "done\n"
+      "stays as it is, unless it is given more steps.\n"
       "Examples:\n"
       "  troupe resume runs/RUN\n"
       "  troupe resume runs/RUN --set nodes.conductor.config.steps=200");
@@ -58,8 +80,9 @@ void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& w
     const std::filesystem::path folder = std::filesystem::absolute(arguments->what).lexically_normal();
     require_run(folder);
     const Topology topology = load_topology(folder / "topology.json", {arguments->overrides, {}, 0}, words);
-    if (topology.run.mode == RunMode::kStandalone) wait_without_spinning();
-    exit_code = play(topology, folder, arguments->plain, calls);
+    if (tell_if_done(topology, folder)) return;
+    wait_without_spinning();
+    exit_code = play(topology, folder, arguments->plain, calls, words);
   });
 }
 

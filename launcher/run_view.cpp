@@ -41,15 +41,6 @@ std::string percent(double share) {
   return text;
 }
 
-// The learner's own number of steps stands in the conductor's config.
-uint64_t steps_in(const Topology& topology) {
-  for (const NodeSection& node : topology.nodes)
-    if (role_of(node) == "conductor")
-      if (const auto steps = node.config.find("steps"); steps != node.config.end() && steps->is_number_unsigned())
-        return steps->get<uint64_t>();
-  return 0;
-}
-
 std::string bar(double share, int width, bool unicode) {
   const int full = std::clamp(static_cast<int>(std::lround(share * width)), 0, width);
   std::string out;
@@ -64,6 +55,14 @@ void add_figure(std::string& line, const std::string& text, int width) {
 }
 
 }  // namespace
+
+uint64_t planned_steps(const Topology& topology) {
+  for (const NodeSection& node : topology.nodes)
+    if (role_of(node) == "conductor")
+      if (const auto steps = node.config.find("steps"); steps != node.config.end() && steps->is_number_unsigned())
+        return steps->get<uint64_t>();
+  return 0;
+}
 
 std::string clock_text(double s) {
   if (!std::isfinite(s) || s < 0) return "-";
@@ -116,7 +115,7 @@ RunView::RunView(const Topology& topology, std::filesystem::path run_folder, Vie
       name_(run_folder_.filename().string()),
       model_(std::filesystem::path(*topology.model).filename().string()),
       algorithm_(topology.algorithm.value("type", "")),
-      num_steps_(steps_in(topology)),
+      num_steps_(planned_steps(topology)),
       started_(now),
       tail_(run_folder_ / "metrics.jsonl") {
   for (const NodeSection& node : topology.nodes)

@@ -18,6 +18,9 @@ namespace troupe {
 
 using ViewTime = std::chrono::steady_clock::time_point;
 
+// How many steps the run is to have; 0 where its conductor does not say.
+uint64_t planned_steps(const Topology& topology);
+
 struct FrameOptions {
   int width = 80;   // columns; no line is longer
   int height = 24;  // rows; no frame is higher

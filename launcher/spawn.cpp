@@ -69,7 +69,7 @@ void wait_without_spinning() {
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
   std::fflush(nullptr);
-  execv("/proc/self/exe", argv.data());  // where it fails, slower is better than not at all
+  execv(kOwnProgram, argv.data());  // where it fails, slower is better than not at all
 }
 
 }  // namespace troupe

@@ -17,6 +17,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
+constexpr auto kTellEvery = 10s;
+
 // Asks the run's supervisor; nothing when it does not answer (a run in one process has none).
 std::optional<RunStatus> ask_supervisor(const RunFile& run, const std::filesystem::path& folder) {
   // Seconds since the run's start: a later question must not look like an earlier life of its asker.
@@ -30,6 +32,20 @@ std::optional<RunStatus> ask_supervisor(const RunFile& run, const std::filesyste
   } catch (const RemoteFailure&) {
     return std::nullopt;
   }
+}
+
+// Of a run in one process, which nobody outside can ask: its nodes, and how old its last record is.
+void print_one_process(const Topology& topology, const std::filesystem::path& folder) {
+  std::string nodes;
+  for (const NodeSection& node : topology.nodes)
+    for (const std::string& instance : instances_of(node)) nodes += (nodes.empty() ? "" : ", ") + instance;
+  std::printf("  one process plays %s\n", nodes.c_str());
+  std::error_code missing;
+  const auto written = std::filesystem::last_write_time(folder / "metrics.jsonl", missing);
+  if (missing) return void(std::printf("  no step has ended yet\n"));
+  const auto age = std::filesystem::file_time_type::clock::now() - written;
+  std::printf("  its last step ended %lld s ago\n",
+              static_cast<long long>(std::chrono::duration_cast<std::chrono::seconds>(age).count()));
 }
 
 int print_status(const std::filesystem::path& folder) {
@@ -54,6 +70,8 @@ int print_status(const std::filesystem::path& folder) {
     }
   } else if (supervised) {
     std::printf("  its supervisor does not answer\n");
+  } else if (pid) {
+    print_one_process(topology, folder);
   } else if (!pid && run.state != "done") {
     std::printf("  go on with it: troupe resume %s\n", folder.c_str());
   }
@@ -73,7 +91,15 @@ int stop_run(const std::filesystem::path& folder, bool now) {
   std::printf("stopping run %s (process %d)%s\n", folder.filename().c_str(), *pid,
               now ? " at once" : ": it finishes its step and writes a checkpoint");
   std::fflush(stdout);
-  while (launcher_of(folder) == pid) std::this_thread::sleep_for(100ms);
+  const auto asked = std::chrono::steady_clock::now();
+  for (auto tell = asked + kTellEvery; launcher_of(folder) == pid; std::this_thread::sleep_for(100ms)) {
+    const auto time = std::chrono::steady_clock::now();
+    if (time < tell) continue;
+    tell += kTellEvery;
+    std::printf("still stopping after %lld s (troupe status tells at what; --now ends it at once)\n",
+                static_cast<long long>(std::chrono::round<std::chrono::seconds>(time - asked).count()));
+    std::fflush(stdout);
+  }
   std::printf("stopped\n");
   return 0;
 }

@@ -198,9 +198,9 @@ struct AskState {
 struct PublishedWeights {
   static constexpr std::string_view kName = "published_weights";
   WeightManifest manifest;
-  double seconds_pack = 0;  // spent on copying the weights together with their checksums
+  double seconds_checksum = 0;  // spent on their checksums, with the copying where they are copied
   static constexpr std::tuple kFields{Field{"manifest", &PublishedWeights::manifest},
-                                      Field{"seconds_pack", &PublishedWeights::seconds_pack}};
+                                      Field{"seconds_checksum", &PublishedWeights::seconds_checksum}};
 };
 TROUPE_FIELDS_COMPLETE(PublishedWeights);
 

@@ -120,12 +120,12 @@ TROUPE_FIELDS_COMPLETE(Sampling);
 enum class FinishReason : uint8_t { kEos = 0, kStop = 1, kLength = 2 };
 
 // One published version of the policy. The bytes lie in `location`, cut into chunks of `chunk_bytes` (the last may be
-// shorter), each with its CRC-32C. Tensors lie one after another in the order of `names`, each start aligned to 64
+// shorter), each with its CRC-32C. Tensors lie where `offsets` says, apart from each other, each start aligned to 64
 // bytes.
 struct WeightManifest {
   uint64_t version = 0;                      // optimizer steps applied; 0 is the base model
   std::string dtype;                         // "f32" or "bf16"
-  std::vector<std::string> names;            // Hugging Face parameter names (LoRA: adapter names)
+  std::vector<std::string> names;            // Hugging Face parameter names, sorted
   std::vector<std::vector<int64_t>> shapes;  // parallel to names
   std::vector<uint64_t> offsets;             // bytes, parallel to names
   uint64_t total_bytes = 0;

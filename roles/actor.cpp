@@ -91,7 +91,11 @@ WeightsTaken Actor::handle(const TakeWeights& m) {
   fault_point("weights");
   withdraw_exact();
   if (manifest.location == kBaseLocation) {
-    engine_->swap_weights(load_model(setting_.model_or(config_.model), scalar_type(config_.dtype)).weights, 0);
+    {
+      const LoadedModel base = load_model(setting_.model_or(config_.model), scalar_type(config_.dtype));
+      proven_ = false;
+      engine_->swap_weights(base.weights, 0);
+    }
     release_load_memory();
     proven_ = true;
     version_ = 0;
@@ -99,8 +103,9 @@ WeightsTaken Actor::handle(const TakeWeights& m) {
     return {.version = version_};
   }
   check_manifest(manifest);
-  const auto region =
-      manifest.location == "chunks:" ? fetch_chunks(manifest) : open_region(manifest.location, kRegionDeadline);
+  const auto region = manifest.location == "chunks:"
+                          ? fetch_chunks(manifest)
+                          : open_region(manifest.location, kRegionDeadline, [this] { context_.beat(); });
   const Instant began = context_.now();
   verify(manifest, region->bytes());
   const Instant verified = context_.now();

@@ -10,7 +10,6 @@
 #include "actors/fault_hooks.hpp"
 #include "core/config.hpp"
 #include "core/io/checkpoint.hpp"
-#include "core/io/weight_layout.hpp"
 #include "roles/compute.hpp"
 #include "roles/model_source.hpp"
 #include "roles/run_disk.hpp"
@@ -29,6 +28,7 @@ TrainConfig train_config(const Learner::Config& c, const NodeSection& node) {
                     .schedule = {.kind = c.schedule, .warmup_steps = c.warmup_steps, .total_steps = c.schedule_steps},
                     .micro_batch_tokens = c.micro_batch_tokens,
                     .max_grad_norm = c.max_grad_norm,
+                    .yields_memory = true,
                     .device = device_of(node)};
   if (c.lora.rank > 0)
     train.lora = LoraConfig{.rank = c.lora.rank, .alpha = c.lora.alpha, .target_modules = c.lora.target_modules};
@@ -159,6 +159,8 @@ void Learner::load() {
   model_config_ = model->config;
   TrainConfig train = train_config(config_, setting_.node());
   if (group_ && config_.zero == 1) train.shards = &*group_;
+  const bool publishes = !group_ || group_->leads();
+  if (publishes && !train.lora && train.compute == at::kBFloat16) train.compute_memory = compute_memory();
   engine_.emplace(model->config, model->weights, train);
   model.reset();
   progress_.begin_at(0, 0, {});
@@ -242,7 +244,7 @@ Updated Learner::apply_update(const Update& m) {
   if (!group_) return out;
   const Instant compared = context_.now();
   need_agreement();
-  out.metrics["seconds_agree"] = std::chrono::duration<double>(context_.now() - compared).count();
+  out.metrics["seconds_agree"] = context_.seconds_since(compared);
   return out;
 }
 
@@ -309,59 +311,6 @@ AnswerLogProbs Learner::handle(const LogProbs& m) {
 LearnerState Learner::handle(const AskState&) {
   need_group();
   return progress_.state();
-}
-
-PublishedWeights Learner::handle(const PublishWeights& m) {
-  need_group();
-  withdraw_below(m.keep_from);
-  if (const WeightManifest* kept = progress_.kept(m.version)) return {.manifest = *kept};
-  // Not there yet, or a new process that does not keep it.
-  progress_.need_step(m.version, "publish version " + std::to_string(m.version));
-  context_.beat("publish", "version " + std::to_string(m.version));
-  fault_point("publish");
-  const StateDict weights = config_.lora.rank > 0 ? engine_->model().merged()
-                            : m.dtype == "f32"    ? engine_->weights()
-                                                  : engine_->compute_weights();
-  WeightManifest manifest = layout_of(weights, m.dtype, m.version);
-  const auto region = SharedRegion::create(manifest.total_bytes);
-  const Instant began = context_.now();
-  pack(weights, manifest, region->writable());
-  const std::chrono::duration<double> seconds = context_.now() - began;
-  region->seal();
-  const std::string name = region_name(m.version);
-  manifest.location = !m.same_host ? "chunks:" : regions_ ? "memfd:" + regions_->path() + "#" + name : "inproc:" + name;
-  if (regions_) {
-    regions_->publish(name, region);
-  } else {
-    InprocRegions::publish(name, region);
-  }
-  memory_[m.version] = region;
-  return {.manifest = progress_.keep(manifest), .seconds_pack = seconds.count()};
-}
-
-std::string Learner::region_name(uint64_t version) const {
-  return setting_.run_folder.filename().string() + "-v" + std::to_string(version);
-}
-
-// A reader that has opened an old version keeps its memory alive by itself.
-void Learner::withdraw_below(uint64_t version) {
-  for (const WeightManifest& dropped : progress_.drop_below(version)) {
-    const std::string name = region_name(dropped.version);
-    regions_ ? regions_->withdraw(name) : InprocRegions::withdraw(name);
-    memory_.erase(dropped.version);
-  }
-}
-
-WeightChunk Learner::handle(const FetchChunk& m) {
-  const WeightManifest* const kept = progress_.kept(m.version);
-  if (!kept) throw std::invalid_argument("fetch chunk: version " + std::to_string(m.version) + " is not published");
-  if (m.index >= kept->chunk_crc32c.size())
-    throw std::invalid_argument("fetch chunk " + std::to_string(m.index) + " of " +
-                                std::to_string(kept->chunk_crc32c.size()));
-  const uint64_t begin = m.index * kept->chunk_bytes;
-  const uint64_t size = std::min<uint64_t>(kept->chunk_bytes, kept->total_bytes - begin);
-  const std::shared_ptr<SharedRegion>& region = memory_.at(m.version);
-  return {.bytes = {DType::kU8, {static_cast<int64_t>(size)}, region, region->bytes().subspan(begin, size)}};
 }
 
 Checkpointed Learner::handle(const Checkpoint& m) {

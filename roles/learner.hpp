@@ -110,6 +110,13 @@ class Learner {
   void load();  // the model as the run starts with it, or as the newest checkpoint has it
   void load_newest(const std::filesystem::path& folder);
   void export_policy(const std::filesystem::path& folder) const;
+  struct Published {
+    WeightManifest manifest;
+    std::shared_ptr<SharedRegion> region;
+    double seconds_checksum;  // with the copying, where it was a copy
+  };
+  MemorySource compute_memory();
+  Published published_version(uint64_t version, const std::string& dtype);
   std::string region_name(uint64_t version) const;
   void withdraw_below(uint64_t version);
 
@@ -121,12 +128,15 @@ class Learner {
   std::optional<LearnerGroup> group_;  // none: a single learner
   std::optional<TrainEngine> engine_;
   LearnerProgress progress_;
-  bool whole_ = true;                                         // false: within the optimizer steps of a batch
-  bool fresh_ = true;                                         // has not been in a group
-  uint64_t divergences_ = 0;                                  // groups in which two survivors stood at different steps
-  uint64_t disagreements_ = 0;                                // times that learners at one step had different weights
-  std::optional<uint64_t> disagreed_at_;                      // the newest one's step
-  std::unique_ptr<RegionServer> regions_;                     // null: one process, regions are handed over by pointer
+  bool whole_ = true;                      // false: within the optimizer steps of a batch
+  bool fresh_ = true;                      // has not been in a group
+  uint64_t divergences_ = 0;               // groups in which two survivors stood at different steps
+  uint64_t disagreements_ = 0;             // times that learners at one step had different weights
+  std::optional<uint64_t> disagreed_at_;   // the newest one's step
+  std::unique_ptr<RegionServer> regions_;  // null: one process, regions are handed over by pointer
+  // That the engine computes from, in bfloat16; published as it is, then the next update takes another. Null: it
+  // computes from memory of its own.
+  std::shared_ptr<SharedRegion> compute_region_;
   std::map<uint64_t, std::shared_ptr<SharedRegion>> memory_;  // of the versions that are kept
 };
 static_assert(Serves<Learner, LearnerFace> && Serves<Learner, GroupLearnerFace>);

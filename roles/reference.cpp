@@ -15,6 +15,7 @@ Reference::Reference(const RoleSetting& setting, Context& context) : context_(co
                   TrainConfig{.compute = scalar_type(config.dtype),
                               .frozen = true,
                               .micro_batch_tokens = config.micro_batch_tokens,
+                              .yields_memory = true,
                               .device = device_of(setting.node())});
   model.reset();
   release_load_memory();

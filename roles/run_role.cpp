@@ -1,6 +1,7 @@
 #include "roles/run_role.hpp"
 
 #include <ATen/Parallel.h>
+#include <pthread.h>
 
 #include "actors/fault_hooks.hpp"
 #include "roles/role_table.hpp"
@@ -10,6 +11,7 @@
 namespace troupe {
 
 int run_role(const std::filesystem::path& run_folder, const std::string& node, uint64_t incarnation, uint64_t epoch) {
+  pthread_setname_np(pthread_self(), node.substr(0, 15).c_str());  // for top; 15 characters is the system's limit
   name_fault_points(node, incarnation);
   fault_point("start");
   const RunFile run = read_run_file(run_folder);

@@ -45,10 +45,6 @@ UpdateLoop::UpdateLoop(const Topology& topology, const ConductorConfig& config, 
       dtype_(dtype_of_actors(topology)),
       deadline_(static_cast<int64_t>(topology.transport.ask_timeout_s * 1000)) {}
 
-double UpdateLoop::seconds_since(Instant from) const {
-  return std::chrono::duration<double>(context_.now() - from).count();
-}
-
 uint64_t UpdateLoop::lowest_needed() const {
   const auto behind = static_cast<uint64_t>(config_.max_staleness);
   if (journal_.last_step() <= behind) return 0;  // the base model, which is always there
@@ -199,7 +195,7 @@ void UpdateLoop::take_update(const Updated& updated) {
   setbacks_ = 0;
   if (applied_ <= told_) return;  // fed again
   metrics_[applied_] = updated.metrics;
-  metrics_[applied_]["seconds_update"] = seconds_since(stage_began_);
+  metrics_[applied_]["seconds_update"] = context_.seconds_since(stage_began_);
 }
 
 void UpdateLoop::take_publication(const PublishedWeights& published) {
@@ -207,8 +203,8 @@ void UpdateLoop::take_publication(const PublishedWeights& published) {
   manifests_[version] = published.manifest;
   setbacks_ = 0;
   if (version <= told_ || metrics_[version].contains("seconds_publish")) return;  // not the first time
-  metrics_[version]["seconds_publish"] = seconds_since(stage_began_);
-  metrics_[version]["seconds_pack"] = published.seconds_pack;
+  metrics_[version]["seconds_publish"] = context_.seconds_since(stage_began_);
+  metrics_[version]["seconds_checksum"] = published.seconds_checksum;
   metrics_[version]["weights_digest"] = digest_metric(published.manifest);
 }
 
@@ -268,7 +264,7 @@ void UpdateLoop::pump_takes(bool may_begin) {
   if (!std::all_of(takes_.begin(), takes_.end(), [](const Take& take) { return take.done; })) return;
   held_ = taking_;
   MetricValues& metrics = metrics_[held_];
-  metrics["seconds_publish"] += seconds_since(takes_began_);
+  metrics["seconds_publish"] += context_.seconds_since(takes_began_);
   for (const Take& take : takes_) {  // at the same time: the slowest counts
     metrics["seconds_verify"] = std::max(metrics["seconds_verify"], take.taken.seconds_verify);
     metrics["seconds_prove"] = std::max(metrics["seconds_prove"], take.taken.seconds_prove);

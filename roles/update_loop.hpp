@@ -66,7 +66,6 @@ class UpdateLoop {
     int failures = 0;
   };
   AskOptions options(const std::string& what) const { return {.deadline = deadline_, .what = what}; }
-  double seconds_since(Instant from) const;
   uint64_t lowest_needed() const;  // version
 
   void pump_learner();

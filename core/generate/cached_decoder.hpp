@@ -54,6 +54,9 @@ class CachedDecoder {
   // Packs new weights aside; swap() puts them in place, false when there are none.
   virtual void prepare(const StateDict& weights) = 0;
   virtual bool swap() = 0;
+  // Both at once, in the place of the old weights; those that wait for swap() are dropped. Throws std::invalid_argument
+  // before anything changes.
+  virtual void replace(const StateDict& weights) = 0;
   // Whether the weights in place are these, bit for bit.
   virtual bool holds(const StateDict& weights) const = 0;
 

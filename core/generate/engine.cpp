@@ -32,8 +32,7 @@ bool Engine::swap_prepared() {
   return scheduler_->swap_prepared();
 }
 void Engine::swap_weights(const StateDict& weights, uint64_t version) {
-  scheduler_->prepare_weights(weights, version);
-  scheduler_->swap_prepared();
+  scheduler_->swap_weights(weights, version);
 }
 bool Engine::holds(const StateDict& weights) const {
   return scheduler_->holds(weights);

@@ -112,7 +112,9 @@ class Engine {
   // answers keep their KV cache and go on. False when nothing was prepared.
   void prepare_weights(const StateDict& weights, uint64_t version);
   bool swap_prepared();
-  void swap_weights(const StateDict& weights, uint64_t version);  // both at once
+  // Both at once, packed in the place of the old weights: no second copy, and nothing to generate with meanwhile. What
+  // throws std::invalid_argument leaves the old ones in use.
+  void swap_weights(const StateDict& weights, uint64_t version);
   // Whether the weights in use are these, bit for bit: what the next step reads is compared, not what was handed in.
   // The own kernels keep panels in another order and padded; they are compared with `weights` packed again.
   bool holds(const StateDict& weights) const;

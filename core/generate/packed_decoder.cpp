@@ -69,6 +69,7 @@ class PackedDecoder : public CachedDecoder {
   void copy_page(int32_t from, int32_t to) override;
   void prepare(const StateDict& weights) override;
   bool swap() override;
+  void replace(const StateDict& weights) override;
   bool holds(const StateDict& weights) const override { return front_->holds(weights, pool_.threads()); }
   const kernels::KernelTable& kernels() const override { return k_; }
   const char* name() const override { return k_.name; }
@@ -126,6 +127,12 @@ bool PackedDecoder::swap() {
   // The old weights' memory goes back to the system: kept for the next ones it would double what an actor holds.
   front_ = std::move(back_);
   return true;
+}
+
+void PackedDecoder::replace(const StateDict& weights) {
+  front_->pack(weights, pool_.threads());
+  const std::lock_guard lock(back_mutex_);
+  back_.reset();
 }
 
 void PackedDecoder::copy_page(int32_t from, int32_t to) {

@@ -53,7 +53,7 @@ class PackedWeights {
 
   // Packs, with `threads` threads of its own. May be called again: the memory is used again. Weights may be float32 or
   // bfloat16, whatever this packs to, and are read where they lie. Throws std::invalid_argument naming a tensor that is
-  // missing or of another shape; what was packed before is then lost.
+  // missing or of another shape, before anything changes.
   void pack(const StateDict& weights, int threads);
   // Whether what is packed here is, bit for bit, what packing `weights` gives. As fast as packing; needs no second
   // block.

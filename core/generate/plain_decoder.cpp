@@ -115,6 +115,10 @@ class PlainDecoder : public CachedDecoder {
   }
   void prepare(const StateDict& weights) override;
   bool swap() override;
+  void replace(const StateDict& weights) override {
+    prepare(weights);
+    swap();
+  }
   bool holds(const StateDict& weights) const override;
   const kernels::KernelTable& kernels() const override { return k_; }
   const char* name() const override { return "plain"; }

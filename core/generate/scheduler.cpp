@@ -279,12 +279,21 @@ void Engine::Scheduler::prepare_weights(const StateDict& weights, uint64_t versi
 bool Engine::Scheduler::swap_prepared() {
   const std::lock_guard lock(prepared_mutex_);
   if (!decoder_->swap()) return false;
+  begin_version(prepared_version_);
+  return true;
+}
+
+void Engine::Scheduler::swap_weights(const StateDict& weights, uint64_t version) {
+  decoder_->replace(weights);
+  begin_version(version);
+}
+
+void Engine::Scheduler::begin_version(uint64_t version) {
   // What is kept, or will be of a request under way, is other weights' keys and values.
   release_kept();
   for (const auto& [id, request] : requests_)
     if (request->started > 0) request->ask.keeps_cache = false;
-  version_ = prepared_version_;
-  return true;
+  version_ = version;
 }
 
 std::vector<float> Engine::Scheduler::logprobs(std::span<const int32_t> tokens, std::span<const int32_t> prompt_lengths,

@@ -25,6 +25,7 @@ class Engine::Scheduler {
   bool cancel(uint64_t id);
   void prepare_weights(const StateDict& weights, uint64_t version);
   bool swap_prepared();
+  void swap_weights(const StateDict& weights, uint64_t version);
   bool holds(const StateDict& weights) const { return decoder_->holds(weights); }
   std::vector<float> logprobs(std::span<const int32_t> tokens, std::span<const int32_t> prompt_lengths,
                               std::span<const int32_t> response_lengths, double temperature);
@@ -33,6 +34,7 @@ class Engine::Scheduler {
   std::string kernel_name() const { return decoder_->name(); }
 
  private:
+  void begin_version(uint64_t version);
   struct Request {
     GenerateRequest ask;
     std::vector<int32_t> prompt_pages;  // held until every answer has started

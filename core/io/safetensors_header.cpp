@@ -6,6 +6,8 @@
 #include <optional>
 #include <stdexcept>
 
+#include "core/watched_text.hpp"
+
 namespace troupe {
 namespace {
 
@@ -29,37 +31,17 @@ std::optional<uint64_t> dtype_bits(std::string_view name) {
   return std::nullopt;
 }
 
-// Stops the lexer inside a token that grows past the limit; the handler moves `event` on.
-struct GuardedChar {
-  using iterator_category = std::forward_iterator_tag;
-  using value_type = char;
-  using difference_type = std::ptrdiff_t;
-  using pointer = const char*;
-  using reference = const char&;
-  const char* at = nullptr;
-  const char** seen = nullptr;
-  const char* const* event = nullptr;
-  reference operator*() const { return *at; }
-  GuardedChar& operator++() {
-    *seen = ++at;
-    if (at - *event > kMaxTokenBytes) throw std::runtime_error("a token of the header is longer than 1 MiB");
-    return *this;
-  }
-  GuardedChar operator++(int) {
-    const GuardedChar before = *this;
-    ++*this;
-    return before;
-  }
-  friend bool operator==(const GuardedChar& a, const GuardedChar& b) { return a.at == b.at; }
-  friend bool operator!=(const GuardedChar& a, const GuardedChar& b) { return a.at != b.at; }
-};
-
 // The header's grammar: {NAME: {"dtype": S, "shape": [N...], "data_offsets": [N, N]}, "__metadata__": {S: S}}.
 // A state a level; whatever does not fit throws. Keeps no tree.
 class HeaderHandler {
  public:
-  HeaderHandler(SafetensorsHeader& header, const char* const& seen, const char*& event)
-      : header_(header), seen_(seen), event_(event) {}
+  HeaderHandler(SafetensorsHeader& header, const char* begin) : header_(header), seen_(begin), event_(begin) {}
+
+  // Stops the lexer inside a token that grows past the limit.
+  void reached(const char* at) {
+    seen_ = at;
+    if (at - event_ > kMaxTokenBytes) throw std::runtime_error("a token of the header is longer than 1 MiB");
+  }
 
   bool null() { return wrong("null"); }
   bool boolean(bool) { return wrong("true or false"); }
@@ -180,8 +162,8 @@ class HeaderHandler {
   }
 
   SafetensorsHeader& header_;
-  const char* const& seen_;
-  const char*& event_;
+  const char* seen_;   // how far the lexer has come
+  const char* event_;  // where it was at the last event
   State state_ = State::kStart;
   std::string name_, key_;
   SafetensorsEntry entry_;
@@ -248,11 +230,9 @@ SafetensorsHeader parse_safetensors_header(std::string_view json, uint64_t file_
     if (json.empty() || json.front() != '{') throw std::runtime_error("the header does not begin with '{'");
     SafetensorsHeader header;
     header.data_begin = 8 + json.size();
-    const char* seen = json.data();
-    const char* event = json.data();
-    HeaderHandler handler(header, seen, event);
+    HeaderHandler handler(header, json.data());
     const char* end = json.data() + json.size();
-    nlohmann::json::sax_parse(GuardedChar{json.data(), &seen, &event}, GuardedChar{end, &seen, &event}, &handler);
+    nlohmann::json::sax_parse(WatchedChar{json.data(), &handler}, WatchedChar{end, &handler}, &handler);
     check_places(header, file_bytes - header.data_begin);
     return header;
   } catch (const std::exception& e) {

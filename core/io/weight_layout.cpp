@@ -8,6 +8,7 @@
 #include <charconv>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "core/io/crc32c.hpp"
 #include "core/io/sha256.hpp"
@@ -136,6 +137,7 @@ std::vector<Source> sources_of(const StateDict& tensors, const WeightManifest& m
     const uint64_t bytes = tensor_bytes(m, i);
     if (bytes > 0) sources.push_back({m.offsets[i], m.offsets[i] + bytes, std::move(tensor)});
   }
+  std::ranges::sort(sources, {}, &Source::begin);
   return sources;
 }
 
@@ -145,10 +147,14 @@ void check_layout(const WeightManifest& m) {
   if (m.names.size() != m.shapes.size() || m.names.size() != m.offsets.size())
     wrong("names, shapes and offsets differ in length");
   if (m.chunk_bytes == 0 || m.chunk_bytes % kAlignment != 0) wrong("chunk_bytes is " + std::to_string(m.chunk_bytes));
+  for (std::size_t i = 1; i < m.names.size(); ++i)
+    if (m.names[i] <= m.names[i - 1]) wrong("names are not sorted at \"" + m.names[i] + "\"");
+  std::vector<std::size_t> order(m.names.size());  // by where they lie
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::sort(order, {}, [&](std::size_t i) { return std::pair(m.offsets[i], tensor_bytes(m, i)); });
   uint64_t at = 0;
-  for (std::size_t i = 0; i < m.names.size(); ++i) {
+  for (const std::size_t i : order) {
     const uint64_t bytes = tensor_bytes(m, i);
-    if (i > 0 && m.names[i] <= m.names[i - 1]) wrong("names are not sorted at \"" + m.names[i] + "\"");
     if (m.offsets[i] % kAlignment != 0 || m.offsets[i] < at || m.offsets[i] > m.total_bytes ||
         bytes > m.total_bytes - m.offsets[i])
       wrong("\"" + m.names[i] + "\" at " + std::to_string(m.offsets[i]) + " overlaps, is misaligned or lies outside");
@@ -174,6 +180,38 @@ WeightManifest layout_of(const StateDict& tensors, std::string_view dtype, uint6
     m.total_bytes = (m.total_bytes + bytes + kAlignment - 1) / kAlignment * kAlignment;
   }
   return m;
+}
+
+std::optional<WeightManifest> layout_within(const StateDict& tensors, std::string_view dtype, uint64_t version,
+                                            std::span<const std::byte> bytes) {
+  WeightManifest m = layout_of(tensors, dtype, version);
+  m.total_bytes = bytes.size();
+  std::size_t i = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const auto start = reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr());
+    const auto first = reinterpret_cast<std::uintptr_t>(bytes.data());
+    const uint64_t offset = start - first;
+    if (!tensor.is_cpu() || !tensor.is_contiguous() || tensor.scalar_type() != type_of(dtype) || start < first ||
+        offset > bytes.size() || tensor.nbytes() > bytes.size() - offset || offset % kAlignment != 0)
+      return std::nullopt;
+    m.offsets[i++] = offset;
+  }
+  return m;
+}
+
+void sign(WeightManifest& m, std::span<const std::byte> bytes) {
+  check_layout(m);
+  if (bytes.size() != m.total_bytes)
+    throw std::invalid_argument("sign: " + std::to_string(bytes.size()) + " bytes for a manifest of " +
+                                std::to_string(m.total_bytes));
+  m.chunk_crc32c.assign(num_chunks(m), 0);
+  at::parallel_for(0, static_cast<int64_t>(m.chunk_crc32c.size()), 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const auto index = static_cast<std::size_t>(i);
+      m.chunk_crc32c[index] = crc32c(chunk_of(m, bytes, index));
+    }
+  });
+  m.digest = manifest_digest(m);
 }
 
 void pack(const StateDict& tensors, WeightManifest& m, std::span<std::byte> out) {

@@ -1,10 +1,11 @@
-// A published version of weights as one run of bytes (protocol's WeightManifest): tensors by name, each start at a
-// multiple of 64, gaps zero, cut into chunks with a CRC-32C each. Free functions, safe from any thread.
+// A published version of weights as one run of bytes (protocol's WeightManifest): tensors, each start at a multiple of
+// 64, gaps zero, cut into chunks with a CRC-32C each. Free functions, safe from any thread.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -17,10 +18,18 @@ namespace troupe {
 // stay empty. Throws std::invalid_argument for another dtype or a tensor that is not floating-point.
 WeightManifest layout_of(const StateDict& tensors, std::string_view dtype, uint64_t version);
 
+// The same for tensors that lie in `bytes` already, which then are the run as it is; nullopt when one does not, or not
+// as the layout wants it: contiguous, of the run's type, at a multiple of 64.
+std::optional<WeightManifest> layout_within(const StateDict& tensors, std::string_view dtype, uint64_t version,
+                                            std::span<const std::byte> bytes);
+
 // Copies the tensors into `out` (manifest.total_bytes), converting float32 to bfloat16 (round to nearest even) where
 // the manifest says so, and fills chunk_crc32c and digest in the same pass. Runs on at::get_num_threads() threads.
 // Throws std::invalid_argument when tensors and manifest do not belong together.
 void pack(const StateDict& tensors, WeightManifest& manifest, std::span<std::byte> out);
+
+// Fills chunk_crc32c and digest from the run. Runs on at::get_num_threads() threads.
+void sign(WeightManifest& manifest, std::span<const std::byte> bytes);
 
 // Throws std::runtime_error when the manifest contradicts itself: counts, shapes, alignment, overlap, overflow, digest.
 void check_manifest(const WeightManifest& manifest);

@@ -126,6 +126,10 @@ bool Decoder::has_score() const {
   return network_->score.value.defined();
 }
 
+void Decoder::discard_activations() {
+  network_->workspaces.discard();
+}
+
 const ParameterArena* Decoder::trainable() const {
   switch (options().training) {
     case Training::kFull:

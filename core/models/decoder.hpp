@@ -63,6 +63,9 @@ class Decoder {
   const ParameterView& head() const;
   bool has_score() const;
 
+  // Gives the memory of past passes back to the system until the next one.
+  void discard_activations();
+
   // What an optimizer steps: the whole model, the adapters, or (frozen) nothing: nullptr.
   ParameterArena* trainable();
   const ParameterArena* trainable() const;

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
+#include <cstring>
 #include <stdexcept>
 #include <utility>
 
@@ -102,8 +103,32 @@ void ParameterArena::zero_grad() {
   if (grad_.defined()) grad_.zero_();
 }
 
+void ParameterArena::discard_grad() {
+  if (grad_.defined()) discard(grad_);
+}
+
 void ParameterArena::refresh_compute() {
-  if (master_.defined()) refresh_compute(0, master_.numel());
+  if (!master_.defined()) return;
+  renew_compute();
+  refresh_compute(0, master_.numel());
+}
+
+void ParameterArena::place_compute(MemorySource source) {
+  if (compute_.is_same(master_) || !compute_.is_cpu()) return;
+  compute_memory_ = std::move(source);
+  const at::DataPtr old = move_compute();
+  std::memcpy(compute_.mutable_data_ptr(), old.get(), compute_.nbytes());
+}
+
+// All views share the storage, so they move with it. Gives back where it was.
+at::DataPtr ParameterArena::move_compute() {
+  at::DataPtr memory = compute_memory_(compute_.nbytes());
+  frozen_ = false;
+  return compute_.storage().unsafeGetStorageImpl()->set_data_ptr(std::move(memory));
+}
+
+void ParameterArena::renew_compute() {
+  if (frozen_) move_compute();
 }
 
 void ParameterArena::refresh_compute(int64_t begin, int64_t end) {

@@ -4,22 +4,48 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstring>
+#include <span>
 #include <utility>
 
 namespace troupe {
 namespace {
 
 constexpr int64_t kBlockBytes = int64_t{16} << 20;
-constexpr uintptr_t kLargePage = uintptr_t{2} << 20;
+constexpr uintptr_t kPage = 4096, kLargePage = uintptr_t{2} << 20;
+
+// The whole pages of a buffer.
+std::span<std::byte> pages_of(const at::Tensor& buffer, uintptr_t page) {
+  const auto start = reinterpret_cast<uintptr_t>(buffer.mutable_data_ptr());
+  const uintptr_t begin = (start + page - 1) / page * page, end = (start + buffer.nbytes()) / page * page;
+  return {reinterpret_cast<std::byte*>(begin), begin < end ? end - begin : 0};
+}
 
 }  // namespace
 
 void prefer_large_pages(const at::Tensor& buffer) {
   if (!buffer.is_cpu()) return;
-  const auto start = reinterpret_cast<uintptr_t>(buffer.const_data_ptr());
-  const uintptr_t begin = (start + kLargePage - 1) / kLargePage * kLargePage;
-  const uintptr_t end = (start + buffer.nbytes()) / kLargePage * kLargePage;
-  if (begin < end) (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+  const auto pages = pages_of(buffer, kLargePage);
+  if (!pages.empty()) (void)madvise(pages.data(), pages.size(), MADV_HUGEPAGE);
+}
+
+void discard(const at::Tensor& buffer) {
+  const auto pages = buffer.is_cpu() ? pages_of(buffer, kPage) : std::span<std::byte>();
+  // Pages of the process's own come back as zeros. Locked ones can't be given back.
+  if (pages.empty() || madvise(pages.data(), pages.size(), MADV_DONTNEED) != 0) return void(buffer.zero_());
+  auto* const start = static_cast<std::byte*>(buffer.mutable_data_ptr());
+  std::byte* const end = start + buffer.nbytes();
+  std::memset(start, 0, static_cast<std::size_t>(pages.data() - start));
+  std::memset(pages.data() + pages.size(), 0, static_cast<std::size_t>(end - (pages.data() + pages.size())));
+}
+
+void Workspace::discard() {
+  reset();
+  for (const at::Tensor& block : blocks_) troupe::discard(block);
+}
+
+void WorkspacePool::discard() {
+  for (const auto& workspace : *free_) workspace->discard();
 }
 
 at::Tensor Workspace::take(at::IntArrayRef shape, at::ScalarType type) {

@@ -13,6 +13,10 @@ namespace troupe {
 // Asks the system for large pages behind a large buffer, where it has them: fewer faults and table walks.
 void prefer_large_pages(const at::Tensor& buffer);
 
+// Sets a contiguous buffer to zero by giving its pages back to the system: other processes can use them until the
+// buffer is touched again. On other devices than the CPU the memory is kept.
+void discard(const at::Tensor& buffer);
+
 // Not thread-safe. Tensors taken are views: they must not be used after reset() or the workspace's end.
 class Workspace {
  public:
@@ -21,6 +25,8 @@ class Workspace {
   // Uninitialised, contiguous, 64-byte-aligned.
   at::Tensor take(at::IntArrayRef shape, at::ScalarType type);
   void reset() { block_ = 0, used_ = 0; }
+  // reset(), and the memory discarded.
+  void discard();
 
  private:
   at::Device device_;
@@ -34,6 +40,8 @@ class WorkspacePool {
  public:
   explicit WorkspacePool(at::Device device) : device_(device), free_(std::make_shared<Free>()) {}
   std::shared_ptr<Workspace> lease();
+  // Discards the memory of those that no pass uses.
+  void discard();
 
  private:
   using Free = std::vector<std::unique_ptr<Workspace>>;

@@ -50,6 +50,7 @@ AdamW::AdamW(ParameterArena& arena, const AdamWConfig& config, ShardGroup* shard
 
 void AdamW::step(double rate_factor, double gradient_scale) {
   at::NoGradGuard no_grad;
+  arena_.renew_compute();  // first: when there is no memory for it, nothing has changed
   const at::Tensor &master = arena_.master(), &compute = arena_.compute();
   if (!m_.defined())
     for (at::Tensor* moment : {&m_, &v_}) {

@@ -85,7 +85,9 @@ TrainEngine::TrainEngine(const DecoderConfig& config, const StateDict& state, co
   schedule_factor(train.schedule, 0);  // throws when it makes no sense, before the first update is lost to it
   if (train.micro_batch_tokens < 0 || !(train.max_grad_norm >= 0))
     throw std::invalid_argument("micro_batch_tokens and max_grad_norm must not be negative");
-  if (model_.trainable()) adamw_.emplace(*model_.trainable(), train.adamw, train.shards);
+  if (!model_.trainable()) return;
+  if (train.compute_memory) model_.trainable()->place_compute(train.compute_memory);
+  adamw_.emplace(*model_.trainable(), train.adamw, train.shards);
 }
 
 TokenOutputs TrainEngine::logprobs(const PackedBatch& batch, double temperature, bool adapter) {
@@ -98,6 +100,7 @@ TokenOutputs TrainEngine::logprobs(const PackedBatch& batch, double temperature,
     logprobs.push_back(out.logprobs);
     entropy.push_back(out.entropy);
   }
+  yield_activations();
   if (logprobs.empty()) return {at::empty({0}, at::kFloat), at::empty({0}, at::kFloat)};
   return {at::cat(logprobs), at::cat(entropy)};
 }
@@ -140,7 +143,14 @@ double TrainEngine::for_each_part(const PackedBatch& batch,
     if (loss.requires_grad()) torch::autograd::backward({loss}, {});
     total += loss.item<double>();
   }
+  yield_activations();
   return total;
+}
+
+void TrainEngine::yield_activations() {
+  if (!train_.yields_memory) return;
+  model_.discard_activations();
+  logit_memory_.discard();
 }
 
 Accumulated TrainEngine::accumulate(const PackedBatch& batch, double temperature, const LossFn& loss) {
@@ -199,6 +209,7 @@ StepStats TrainEngine::apply(std::optional<double> rate_factor) {
   if (train_.max_grad_norm > 0) stats.clip_factor = std::min(1.0, train_.max_grad_norm / (stats.gradient_norm + 1e-6));
   const double factor = rate_factor.value_or(schedule_factor(train_.schedule, adamw_->steps()));
   adamw_->step(factor, stats.clip_factor);
+  if (train_.yields_memory) model_.trainable()->discard_grad();
   stats.step = adamw_->steps();
   stats.learning_rate = train_.adamw.learning_rate * factor;
   return stats;
@@ -228,6 +239,10 @@ StateDict TrainEngine::weights() const {
 StateDict TrainEngine::compute_weights() const {
   const ParameterArena* arena = model_.trainable();
   return arena ? arena->views(arena->compute()) : model_.state();
+}
+
+void TrainEngine::freeze_compute_weights() {
+  if (model_.trainable()) model_.trainable()->freeze_compute();
 }
 
 StateDict TrainEngine::state() const {

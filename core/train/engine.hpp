@@ -35,6 +35,11 @@ struct TrainConfig {
   int64_t micro_batch_tokens = 1024;  // 0: the whole batch at once
   bool share_prompts = true;          // neighbours with the same prompt compute it once (prompt_sharing.hpp)
   double max_grad_norm = 1.0;         // 0: no clipping
+  // Between passes and between updates activations and gradients go back to the system, for the other processes of the
+  // host that this one takes turns with. Costs a hundredth of a step: fresh pages.
+  bool yields_memory = false;
+  // Where the compute copy of what is trained lies, see freeze_compute_weights(); none: in memory of its own.
+  MemorySource compute_memory;
   at::Device device = at::kCPU;
   // Ranks among which the optimizer's state is cut; must outlive the engine. Null: all of it is kept here.
   ShardGroup* shards = nullptr;
@@ -109,6 +114,8 @@ class TrainEngine {
   StateDict weights() const;
   // The same in the compute dtype (bfloat16 copy, or the masters): for publication.
   StateDict compute_weights() const;
+  // Compute weights in memory of `compute_memory` stay there as they are; the next update writes them elsewhere.
+  void freeze_compute_weights();
   // weights() and "optimizer.m", "optimizer.v" (float32 [P]; absent before the first update), "optimizer.step" (int64
   // [1]). With shards all ranks call it together and rank 0 alone gets the moments, whole: a state does not tell among
   // how many ranks it was cut.
@@ -125,6 +132,7 @@ class TrainEngine {
   Accumulated accumulate_scalars(const PackedBatch& batch, Scalars which, const ScalarLossFn& loss);
   // Goes backward from what `loss_of` gives for each micro-batch (undefined: nothing); their sum.
   double for_each_part(const PackedBatch& batch, const std::function<at::Tensor(const MicroBatch& part)>& loss_of);
+  void yield_activations();
 
   TrainConfig train_;
   Decoder model_;

@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -103,6 +105,20 @@ TEST(RegionServer, NamesWhatIsMissing) {
   }
   EXPECT_THROW(RegionServer(std::string(200, 'x')), std::runtime_error);
   EXPECT_THROW(open_region("file:/etc/passwd", 1ms), std::invalid_argument);
+}
+
+TEST(RegionServer, WhoeverWaitsForOneThatDoesNotAnswerCanBeatMeanwhile) {
+  Scratch scratch;
+  const std::string path = scratch.path() + "/regions";
+  const int deaf = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+  sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+  path.copy(address.sun_path, sizeof address.sun_path - 1);
+  ASSERT_EQ(bind(deaf, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(listen(deaf, 8), 0);
+  int beats = 0;
+  EXPECT_THROW(fetch_region(path, "v", 1500ms, [&] { ++beats; }), std::runtime_error);
+  EXPECT_GE(beats, 3);
+  close(deaf);
 }
 
 TEST(RegionServer, HandOversLeakNoDescriptor) {

@@ -191,6 +191,44 @@ TEST_F(Policy, StoppingGoesFromTheMessageToTheSignals) {
   EXPECT_EQ(exit("actor/0", 0, SIGKILL), (Texts{"end 1"}));  // the driver did not end well
 }
 
+TEST_F(Policy, AStopWaitsAsLongAsEverybodyMakesProgress) {
+  policy.start(now);
+  phase = "update";
+  pass(1s, everyone);
+  policy.stop("interrupted", now);
+  EXPECT_EQ(pass(600s, everyone), Texts{});
+  // The driver beats while it waits for a learner that hangs: what is left is the lease of the learner's phase.
+  EXPECT_EQ(pass(29s, {"actor/0", "conductor/0"}), Texts{});
+  EXPECT_EQ(pass(2s, {"actor/0", "conductor/0"}), (Texts{"signal conductor/0 15"}));
+  EXPECT_EQ(pass(3s, {"actor/0", "conductor/0"}), (Texts{"signal conductor/0 9"}));
+}
+
+TEST_F(Policy, AStopDoesNotWaitForWhoHasDied) {
+  policy.start(now);
+  pass(1s, everyone);
+  policy.stop("interrupted", now);
+  pass(60s, everyone);
+  EXPECT_EQ(exit("learner/0", 1), Texts{});
+  EXPECT_EQ(pass(19s, {"actor/0", "conductor/0"}), Texts{});
+  EXPECT_EQ(pass(2s, {"actor/0", "conductor/0"}), (Texts{"signal conductor/0 15"}));
+}
+
+TEST_F(Policy, AStopThatTakesLongTellsWhatItWaitsFor) {
+  policy.start(now);
+  phase = "update";
+  pass(1s, everyone);
+  policy.stop("interrupted", now);
+  Texts told;
+  for (int i = 0; i < 250; ++i) {
+    now += 100ms;
+    policy.heartbeat({"conductor/0", 1, "update", ++progress, "step 3", 0}, now);
+    for (const Action& action : policy.tick(now))
+      if (const auto* tell = std::get_if<Tell>(&action)) told.push_back(tell->text);
+  }
+  EXPECT_EQ(told, (Texts{"conductor/0 has been stopping for 10 s: update, step 3",
+                         "conductor/0 has been stopping for 20 s: update, step 3"}));
+}
+
 TEST_F(Policy, ASecondStopKillsAtOnce) {
   policy.start(now);
   policy.stop("interrupted", now);

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <csignal>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -17,12 +19,7 @@ using namespace std::chrono_literals;
 class CommandLine : public testing::Test {
  protected:
   CommandLine() {
-    std::filesystem::create_directory(folder_ / "model");
-    write_text(folder_ / "model/config.json", "{}");
-    write_text(folder_ / "train.jsonl", R"({"prompt": "1+1", "answer": "2"})"
-                                        "\n");
-    write_text(folder_ / "held_out.jsonl", R"({"prompt": "1+1", "answer": "2"})"
-                                           "\n");
+    lay_out(folder_.path());
     write_topology(good_topology());
   }
   void write_topology(const Json& json) { write_text(folder_ / "t.json", json.dump(2)); }
@@ -170,11 +167,70 @@ TEST_F(CommandLine, RunPlaysToItsEndAndLeavesItsRecord) {
   EXPECT_NE(call({"status", "r"}).out.find("run r: done"), std::string::npos);
 }
 
+TEST_F(CommandLine, ARunThatIsDoneStaysAsItIsUntilItIsGivenMoreSteps) {
+  ASSERT_EQ(call({"run", "t.json", "--run-folder", "r"}).code, 0);
+  const std::string before = text_of(folder_ / "r/run.json") + text_of(folder_ / "r/summary.json");
+  Ended ended = call({"resume", "r"});
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  EXPECT_NE(ended.out.find("run r is done, after 5 steps; nothing was changed"), std::string::npos) << ended.out;
+  EXPECT_NE(ended.out.find("r/report.html"), std::string::npos) << ended.out;
+  EXPECT_EQ(text_of(folder_ / "r/run.json") + text_of(folder_ / "r/summary.json"), before);
+  ended = call({"resume", "r", "--set", "nodes.conductor.config.steps=7"});
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  EXPECT_NE(ended.out.find("done after 7 steps"), std::string::npos) << ended.out;
+  EXPECT_EQ(read_run_file(folder_ / "r").starts, 2u);
+}
+
+TEST_F(CommandLine, WithoutItsZygoteARunGoesOnAndStartsRolesByExec) {
+  Command running = start({"run", "t.json", "--run-folder", "r", "--set", "nodes.conductor.config.step_ms=50", "--set",
+                           "nodes.conductor.config.steps=1000"});
+  wait_for_steps(2);
+  const auto child = [&](const std::string& words) {
+    std::ifstream children("/proc/" + std::to_string(running.pid()) + "/task/" + std::to_string(running.pid()) +
+                           "/children");
+    for (pid_t pid = 0; children >> pid;)
+      if (const std::string text = text_of("/proc/" + std::to_string(pid) + "/cmdline");
+          text.find(words) != std::string::npos)
+        return std::pair(pid, text);
+    return std::pair(pid_t{-1}, std::string());
+  };
+  const auto first = child("--node actor/0");
+  EXPECT_NE(first.second.find("pretend_troupe role --run"), std::string::npos) << first.second;
+  const pid_t zygote = child("pretend_troupe zygote").first;
+  ASSERT_GT(zygote, 0);
+  ASSERT_GT(first.first, 0);
+  kill(zygote, SIGKILL);
+  kill(first.first, SIGKILL);
+  auto second = first;
+  for (int i = 0; i < 500 && (second.first <= 0 || second.first == first.first); ++i) {
+    std::this_thread::sleep_for(20ms);
+    second = child(std::string("--node\0actor/0", 14));
+  }
+  EXPECT_TRUE(second.second.starts_with("/proc/self/exe")) << second.second;
+  running.signal(SIGINT);
+  const Ended ended = running.wait();
+  EXPECT_EQ(ended.code, 0) << ended.out << ended.err;
+  EXPECT_NE(ended.out.find("started actor/0, incarnation 2"), std::string::npos) << ended.out;
+}
+
 TEST_F(CommandLine, OneProcessPlaysTheSameCommand) {
   const Ended ended = call({"run", "t.json", "--run-folder", "r", "--set", "run.mode=standalone"});
   EXPECT_EQ(ended.code, 0) << ended.err;
   EXPECT_NE(ended.out.find("one process"), std::string::npos);
   EXPECT_NE(ended.out.find("done after 1 steps"), std::string::npos);
+}
+
+TEST_F(CommandLine, StatusOfARunInOneProcessTellsWhatItsRecordsTell) {
+  Command running = start({"run", "t.json", "--run-folder", "r", "--set", "run.mode=standalone", "--set",
+                           "nodes.conductor.config.step_ms=2000"});
+  wait_for_steps(1);
+  const Ended status = call({"status", "r"});
+  EXPECT_NE(status.out.find("running as process"), std::string::npos) << status.out;
+  EXPECT_NE(status.out.find("one process plays reference/0, reward/0, learner/0, actor/0, actor/1, conductor/0"),
+            std::string::npos)
+      << status.out;
+  EXPECT_NE(status.out.find("its last step ended "), std::string::npos) << status.out;
+  EXPECT_EQ(running.wait().code, 0);
 }
 
 TEST_F(CommandLine, StopEndsARunCleanlyAndResumeGoesOn) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "launcher/topology.hpp"
+#include "tests/core/metrics/scratch_folder.hpp"
 
 namespace troupe {
 
@@ -57,7 +58,7 @@ inline const Vocabulary& pretend_cast() {
   return words;
 }
 
-// A topology that is good, for tests to spoil. Its model and prompts must be made beside it: see lay_out.
+// A topology that is good, for tests to spoil. Its model and prompts must be made beside it: lay_out does it.
 inline Json good_topology() {
   return Json::parse(R"({
     "run": {"seed": 3, "folder": "runs"},
@@ -72,6 +73,14 @@ inline Json good_topology() {
       {"name": "actor", "count": 2},
       {"name": "conductor", "on_failure": "stop", "config": {"steps": 5}}
     ]})");
+}
+
+inline void lay_out(const std::filesystem::path& folder) {
+  std::filesystem::create_directory(folder / "model");
+  write_text(folder / "model/config.json", "{}");
+  for (const char* name : {"train.jsonl", "held_out.jsonl"})
+    write_text(folder / name, R"({"prompt": "1+1", "answer": "2"})"
+                              "\n");
 }
 
 }  // namespace troupe

@@ -52,6 +52,9 @@ int pretend_standalone(const std::filesystem::path& run_folder, const Standalone
   metrics.write(1, {{"reward_mean", 1}});
   hooks.on_event("one process");
   hooks.on_status(RunStatus{"x", "running", {}, {}});
+  const Topology topology = read_run_topology(run_folder);
+  const NodeSection& conductor = node_of(topology, "conductor/0");
+  std::this_thread::sleep_for(Millis(from_json<PretendConductor>(conductor.config, JsonPath("conductor")).step_ms));
   return 0;
 }
 

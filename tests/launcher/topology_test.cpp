@@ -11,14 +11,7 @@ namespace {
 
 class TopologyFile : public testing::Test {
  protected:
-  TopologyFile() {
-    std::filesystem::create_directory(folder_ / "model");
-    write_text(folder_ / "model/config.json", "{}");
-    write_text(folder_ / "train.jsonl", R"({"prompt": "1+1", "answer": "2"})"
-                                        "\n");
-    write_text(folder_ / "held_out.jsonl", R"({"prompt": "1+1", "answer": "2"})"
-                                           "\n");
-  }
+  TopologyFile() { lay_out(folder_.path()); }
 
   Topology load(const Json& json, std::vector<std::string> overrides = {}) {
     write_text(folder_ / "t.json", json.dump(2));

@@ -100,6 +100,24 @@ TEST_P(Schedule, ResumedAfterCtrlCAndAfterEverythingIsKilledItEndsWithTheSameBit
 
 INSTANTIATE_TEST_SUITE_P(Staleness, Schedule, ::testing::Values(1, 2));
 
+// In bfloat16 actors read the memory that the learner computes from.
+TEST(Bfloat16, AKilledLearnerChangesNoBit) {
+  const std::vector<std::string> sets =
+      settings(2, {"nodes.learner.config.dtype=bf16", "nodes.actor.config.dtype=bf16"});
+  std::vector<std::string> in_one = sets;
+  in_one.push_back("run.mode=standalone");
+  TroupeRun calm("bf16-calm", "grpo-tiny-async.json", in_one);
+  ASSERT_EQ(calm.wait(), 0) << calm.output();
+  TroupeRun run("bf16-killed", "grpo-tiny-async.json", sets);
+  ASSERT_TRUE(run.wait_for_step(3));
+  ::kill(run.pid_of("learner/0"), SIGKILL);
+  ASSERT_EQ(run.wait(240), 0) << run.output();
+  EXPECT_NE(run.weights_digest(), "");
+  EXPECT_EQ(run.weights_digest(), calm.weights_digest());
+  expect_lags(run, 2, true);
+  expect_every_step_has_its_line(run);
+}
+
 TEST(Ages, TokensAreTheOlderTheHigherTheBound) {
   EXPECT_NE(calm(1).weights_digest(), calm(2).weights_digest());
   const auto metrics = read_metrics(calm(2).folder() / "metrics.jsonl");

@@ -1,5 +1,7 @@
 // Weights change whole and once: an actor takes a version it can verify or keeps the one it has, a learner trains on a
 // step once.
+#include <ATen/ops/equal.h>
+
 #include "core/io/model_folder.hpp"
 #include "core/io/weight_layout.hpp"
 #include "roles/actor.hpp"
@@ -70,6 +72,51 @@ TEST(Weights, ALearnerTrainsOnAStepOnceHoweverOftenItIsAsked) {
   EXPECT_THROW(learner.handle(Update{.batch = batches[2]}), RemoteFailure);  // behind: step 2 comes first
   EXPECT_EQ(learner.handle(Update{.batch = batches[1]}).step, 2u);
   EXPECT_NE(digest(2), after_first);
+}
+
+// What is published in bfloat16 is the memory that the learner computes from.
+TEST(Weights, APublishedVersionStaysAsItIsWhileTheLearnerTrainsOn) {
+  const TroupeRun& run = undisturbed(5);
+  const std::vector<Experience> batches = read_experiences(run.folder() / "journal");
+  Topology topology = read_run_topology(run.folder());
+  for (NodeSection& node : topology.nodes)
+    if (role_of(node) == "learner") node.config["dtype"] = "bf16";
+  const ScratchFolder scratch;
+  SocketMailbox mailbox({.node = "learner/0", .incarnation = 1, .run = "test"});
+  Context context(mailbox);
+  Learner learner({.topology = topology,
+                   .run_folder = scratch.path(),
+                   .instance = "learner/0",
+                   .socket_folder = scratch.path().string(),
+                   .one_process = true},
+                  context);
+  struct Version {
+    WeightManifest manifest;
+    std::shared_ptr<SharedRegion> region;
+  };
+  const auto publish = [&](uint64_t version, const std::string& dtype, uint64_t keep_from) {
+    const WeightManifest manifest =
+        learner.handle(PublishWeights{.version = version, .dtype = dtype, .keep_from = keep_from}).manifest;
+    const auto region = open_region(manifest.location, Millis(1000));
+    verify(manifest, region->bytes());
+    return Version{manifest, region};
+  };
+  std::vector<Version> versions;
+  for (uint64_t step = 1; step <= 3; ++step) {
+    learner.handle(Update{.batch = batches[step - 1], .keep_from = step > 1 ? step - 1 : 0});
+    const Version now = publish(step, "bf16", step > 1 ? step - 1 : 0);
+    for (const Version& before : versions) {
+      verify(before.manifest, before.region->bytes());
+      EXPECT_NE(before.manifest.digest, now.manifest.digest);
+    }
+    versions.push_back(now);
+  }
+  const Version again = publish(3, "bf16", 4);  // withdrawn, and asked for again
+  EXPECT_EQ(again.manifest.digest, versions.back().manifest.digest);
+  const Version masters = publish(3, "f32", 4);
+  const StateDict rounded = unpack(again.manifest, again.region->bytes(), again.region);
+  for (const auto& [name, master] : unpack(masters.manifest, masters.region->bytes(), masters.region))
+    EXPECT_TRUE(at::equal(rounded.at(name), master.to(at::kBFloat16))) << name;
 }
 
 }  // namespace

@@ -7,8 +7,7 @@
 #include <cmath>
 #include <thread>
 
-#include "tests/core/generate/all_tables.hpp"
-#include "tests/core/generate/random_model.hpp"
+#include "tests/core/generate/each_model.hpp"
 
 namespace troupe {
 namespace {
@@ -52,16 +51,9 @@ void expect_same(const std::vector<Completion>& a, const std::vector<Completion>
   }
 }
 
-// Every table with a dense model and one of experts.
-class EachKernels : public testing::TestWithParam<std::tuple<const kernels::KernelTable*, bool>> {
+class EachKernels : public EachTableAndModel {
  protected:
-  EngineOptions options() const {
-    const kernels::KernelTable& table = *std::get<0>(GetParam());
-    EngineOptions o = small_options(table.bf16 ? at::kBFloat16 : at::kFloat);
-    o.kernels = table.name;
-    return o;
-  }
-  DecoderConfig model() const { return std::get<1>(GetParam()) ? expert_config() : odd_config(); }
+  EngineOptions options() const { return with_table(small_options()); }
 };
 
 // The request alone; amid 31 others with prompts of other lengths that come and go; with a batch too small for its own
@@ -188,12 +180,7 @@ TEST_P(EachKernels, ScoresOfAnAnswerAreTheBitsOfItsGeneration) {
   EXPECT_EQ(engine.stats().kv_tokens_held, 0);
 }
 
-std::string case_name(const testing::TestParamInfo<EachKernels::ParamType>& info) {
-  const auto& [table, experts] = info.param;
-  return name_of(*table) + (experts ? "_experts" : "");
-}
-INSTANTIATE_TEST_SUITE_P(Kernels, EachKernels, testing::Combine(testing::ValuesIn(all_tables()), testing::Bool()),
-                         case_name);
+INSTANTIATE_TEST_SUITE_P(Kernels, EachKernels, each_table_and_model(), case_name);
 
 TEST(Engine, LogProbsAreLogSoftmaxOfLogitsOverTemperature) {
   const DecoderConfig config = odd_config();
@@ -315,13 +302,15 @@ TEST(Engine, SwappedWeightsAreThoseOfAFreshEngine) {
   }
 }
 
-TEST(Engine, PreparedWeightsThatDoNotFitLeaveTheOldOnes) {
+TEST(Engine, WeightsThatDoNotFitLeaveTheOldOnes) {
   const DecoderConfig config = odd_config();
   Engine engine(config, random_weights(config, 5), {}, small_options(), 1);
   StateDict broken = random_weights(config, 6);
   broken.erase("model.norm.weight");
   EXPECT_THROW(engine.prepare_weights(broken, 2), std::invalid_argument);
   EXPECT_FALSE(engine.swap_prepared());
+  EXPECT_THROW(engine.swap_weights(broken, 2), std::invalid_argument);
+  EXPECT_EQ(engine.stats().version, 1u);
   Engine fresh(config, random_weights(config, 5), {}, small_options());
   const std::vector<int32_t> tokens = random_tokens(10, config.vocab_size, 3);
   EXPECT_EQ(engine.logits(tokens, 10), fresh.logits(tokens, 10));

@@ -3,8 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/generate/engine.hpp"
-#include "tests/core/generate/all_tables.hpp"
-#include "tests/core/generate/random_model.hpp"
+#include "tests/core/generate/each_model.hpp"
 
 namespace troupe {
 namespace {
@@ -43,36 +42,30 @@ void expect_same_bits(const Completion& a, const Completion& b) {
   EXPECT_EQ(a.logprobs, b.logprobs);
 }
 
-class Talk : public testing::TestWithParam<std::tuple<const kernels::KernelTable*, bool>> {
+class Talk : public EachTableAndModel {
  protected:
-  EngineOptions options() const {
-    const kernels::KernelTable& table = *std::get<0>(GetParam());
-    EngineOptions o = small_options(table.bf16 ? at::kBFloat16 : at::kFloat);
-    o.kernels = table.name;
-    return o;
-  }
-  DecoderConfig config() const { return std::get<1>(GetParam()) ? expert_config() : odd_config(); }
+  EngineOptions options() const { return with_table(small_options()); }
 };
 
 // Turns of many lengths, so that they end before, at and after the end of a page.
 TEST_P(Talk, ATurnThatGoesOnComputesWhatIsNewAndIsTheSameBits) {
-  Engine engine(config(), random_weights(config(), 5), {}, options());
+  Engine engine(model(), random_weights(model(), 5), {}, options());
   std::vector<int32_t> talk;
   for (uint64_t i = 0; i < 12; ++i) {
     const auto known = static_cast<int64_t>(talk.size()) - (i == 0 ? 0 : 1);  // an answer's last token was not fed
-    append(talk, random_tokens(1 + static_cast<int64_t>(i * 7 % 19), config().vocab_size, i));
+    append(talk, random_tokens(1 + static_cast<int64_t>(i * 7 % 19), model().vocab_size, i));
     const GenerateRequest request = turn(talk, 1 + static_cast<int64_t>(i * 5 % 17));
     const uint64_t before = engine.stats().prompt_tokens;
     const Completion got = answer_of(engine, request);
     EXPECT_EQ(static_cast<int64_t>(engine.stats().prompt_tokens - before), static_cast<int64_t>(talk.size()) - known);
-    expect_same_bits(got, fresh_answer(config(), options(), request));
+    expect_same_bits(got, fresh_answer(model(), options(), request));
     append(talk, got.tokens);
   }
 }
 
 TEST_P(Talk, OnlyTheSameTokensAreTakenOver) {
-  Engine engine(config(), random_weights(config(), 5), {}, options());
-  const std::vector<int32_t> talk = random_tokens(50, config().vocab_size, 3);
+  Engine engine(model(), random_weights(model(), 5), {}, options());
+  const std::vector<int32_t> talk = random_tokens(50, model().vocab_size, 3);
   answer_of(engine, turn(talk, 9));
   for (const int64_t same : {50, 49, 32, 31, 16, 1, 0}) {
     std::vector<int32_t> other = talk;
@@ -81,19 +74,16 @@ TEST_P(Talk, OnlyTheSameTokensAreTakenOver) {
     const uint64_t before = engine.stats().prompt_tokens;
     const Completion got = answer_of(engine, turn(other, 9));
     EXPECT_GE(engine.stats().prompt_tokens - before, 1U);
-    expect_same_bits(got, fresh_answer(config(), options(), turn(other, 9)));
+    expect_same_bits(got, fresh_answer(model(), options(), turn(other, 9)));
     answer_of(engine, turn(talk, 9));
   }
   // The same question again: its last token is computed, the others are not.
   const uint64_t before = engine.stats().prompt_tokens;
-  expect_same_bits(answer_of(engine, turn(talk, 9)), fresh_answer(config(), options(), turn(talk, 9)));
+  expect_same_bits(answer_of(engine, turn(talk, 9)), fresh_answer(model(), options(), turn(talk, 9)));
   EXPECT_EQ(engine.stats().prompt_tokens - before, 1U);
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, Talk, testing::Combine(testing::ValuesIn(all_tables()), testing::Bool()),
-                         [](const auto& info) {
-                           return name_of(*std::get<0>(info.param)) + (std::get<1>(info.param) ? "_experts" : "");
-                         });
+INSTANTIATE_TEST_SUITE_P(Kernels, Talk, each_table_and_model(), case_name);
 
 TEST(KeptCache, IsOfTheTokensComputedWhenATurnIsCancelled) {
   DecoderConfig config = odd_config();

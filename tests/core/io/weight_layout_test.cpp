@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <random>
 
 namespace troupe {
@@ -92,6 +93,40 @@ TEST(WeightLayout, GapsAreZeroSoTheSameWeightsHaveTheSameDigest) {
   other["b"][0] += 1;
   EXPECT_NE(packed(other, "bf16").manifest.digest, one.manifest.digest);
   EXPECT_NE(packed(state, "f32").manifest.digest, one.manifest.digest);
+}
+
+// Tensors of one buffer, in another order than their names', with a gap.
+TEST(WeightLayout, TensorsThatLieTogetherAreARunAsTheyAre) {
+  at::manual_seed(1);
+  const at::Tensor memory = at::randn({1024}).to(at::kBFloat16);
+  const StateDict state{{"a", memory.narrow(0, 512, 300)},
+                        {"b", memory.narrow(0, 0, 160).view({5, 32})},
+                        {"c", memory.narrow(0, 160, 32)}};
+  const std::span bytes(static_cast<const std::byte*>(memory.const_data_ptr()), memory.nbytes());
+  std::optional<WeightManifest> manifest = layout_within(state, "bf16", 3, bytes);
+  ASSERT_TRUE(manifest);
+  EXPECT_EQ(manifest->version, 3u);
+  manifest->chunk_bytes = 256;
+  sign(*manifest, bytes);
+  verify(*manifest, bytes);
+  for (const auto& [name, tensor] : unpack(*manifest, bytes, nullptr)) {
+    EXPECT_EQ(tensor.const_data_ptr(), state.at(name).const_data_ptr());
+    EXPECT_EQ(tensor.sizes(), state.at(name).sizes());
+  }
+  Packed copy{*manifest, at::empty({static_cast<int64_t>(manifest->total_bytes)}, at::kByte)};
+  pack(state, copy.manifest, copy.bytes());  // gaps zero: other checksums, the same tensors
+  for (const auto& [name, tensor] : unpack(copy.manifest, copy.bytes(), nullptr))
+    EXPECT_TRUE(at::equal(tensor, state.at(name)));
+
+  const auto none = [&](const StateDict& other, std::string_view dtype = "bf16") {
+    EXPECT_FALSE(layout_within(other, dtype, 3, bytes));
+  };
+  none(state, "f32");
+  none({{"a", memory.narrow(0, 1, 32)}});
+  none({{"a", memory.narrow(0, 0, 160).view({5, 32}).t()}});
+  none({{"a", memory.clone()}});
+  none({{"a", memory}, {"b", at::zeros({3}, at::kBFloat16)}});
+  EXPECT_FALSE(layout_within({{"a", memory}}, "bf16", 3, bytes.first(1024)));
 }
 
 TEST(WeightLayout, DoesNotDependOnThreadsOrChunks) {

@@ -218,6 +218,24 @@ TEST(TrainEngine, LogProbsAreTheBitsThatTrainingSees) {
   }
 }
 
+TEST(TrainEngine, GivingMemoryBackBetweenPassesChangesNoBit) {
+  const PackedBatch batch = small_batch();
+  for (at::ScalarType compute : {at::kFloat, at::kBFloat16}) {
+    TrainConfig config = train_config(compute);
+    config.micro_batch_tokens = 100;
+    TrainEngine keeps = small_engine(config);
+    config.yields_memory = true;
+    TrainEngine yields = small_engine(config);
+    for (int step = 0; step < 3; ++step) {
+      EXPECT_TRUE(at::equal(yields.logprobs(batch, 0.8).logprobs, keeps.logprobs(batch, 0.8).logprobs));
+      for (TrainEngine* engine : {&keeps, &yields}) engine->accumulate(batch, 0.8, weighted_loss(batch));
+      EXPECT_EQ(yields.apply().gradient_norm, keeps.apply().gradient_norm);
+      EXPECT_EQ(yields.gradients().abs().max().item<float>(), 0.0f);
+    }
+    for (const auto& [name, weight] : keeps.weights()) EXPECT_TRUE(at::equal(yields.weights().at(name), weight));
+  }
+}
+
 TEST(TrainEngine, GradientsOfLogProbsMatchDifferences) {
   const PackedBatch batch = small_batch();
   const LossFn loss = weighted_loss(batch);

@@ -67,6 +67,64 @@ TEST(AdamW, WritesTheBfloat16Copy) {
   EXPECT_TRUE(at::equal(arena.compute(), arena.master().to(at::kBFloat16)));
 }
 
+// Memory for a compute copy, kept in `given`.
+MemorySource source(std::vector<at::Tensor>& given) {
+  return [&given](std::size_t bytes) {
+    given.push_back(at::zeros({static_cast<int64_t>(bytes)}, at::kByte));
+    return at::DataPtr(given.back().mutable_data_ptr(), at::kCPU);
+  };
+}
+
+TEST(AdamW, LeavesAFrozenCopyAsItIs) {
+  ParameterArena arena = small_arena(at::kBFloat16);
+  at::manual_seed(1);
+  arena.load({{"w", at::randn({5, 7})}, {"b", at::randn({7})}});
+  const at::Tensor view = arena.weight("w").value;
+  auto step = [&, adamw = AdamW(arena, {.learning_rate = 0.1})]() mutable {
+    arena.grad().normal_();
+    adamw.step(1.0, 1.0);
+    EXPECT_TRUE(at::equal(view, arena.views(arena.master()).at("w").to(at::kBFloat16)));
+  };
+  std::vector<at::Tensor> given;
+  arena.place_compute(source(given));
+  ASSERT_EQ(given.size(), 1u);
+  EXPECT_EQ(view.const_data_ptr(), given[0].const_data_ptr());
+  EXPECT_TRUE(at::equal(arena.compute(), arena.master().to(at::kBFloat16)));
+  step();
+  EXPECT_EQ(given.size(), 1u) << "nobody else reads it";
+  arena.freeze_compute();
+  const at::Tensor before = given[0].clone();
+  step();
+  step();
+  ASSERT_EQ(given.size(), 2u);
+  EXPECT_TRUE(at::equal(given[0], before));
+  EXPECT_EQ(view.const_data_ptr(), given[1].const_data_ptr());
+  arena.freeze_compute();
+  arena.load({{"w", at::ones({5, 7})}, {"b", at::ones({7})}});
+  EXPECT_EQ(given.size(), 3u);
+  EXPECT_EQ(view.min().item<float>(), 1.0f);
+}
+
+TEST(AdamW, ChangesNothingWhenThereIsNoMemoryForTheCopy) {
+  ParameterArena arena = small_arena(at::kBFloat16);
+  at::manual_seed(1);
+  arena.load({{"w", at::randn({5, 7})}, {"b", at::randn({7})}});
+  AdamW adamw(arena, {.learning_rate = 0.1});
+  std::vector<at::Tensor> given;
+  arena.place_compute([&, give = source(given)](std::size_t bytes) {
+    if (!given.empty()) throw std::runtime_error("no memory");
+    return give(bytes);
+  });
+  arena.freeze_compute();
+  arena.grad().normal_();
+  const at::Tensor master = arena.master().clone(), grad = arena.grad().clone();
+  EXPECT_THROW(adamw.step(1.0, 1.0), std::runtime_error);
+  EXPECT_EQ(adamw.steps(), 0);
+  EXPECT_TRUE(at::equal(arena.master(), master));
+  EXPECT_TRUE(at::equal(arena.grad(), grad));
+  EXPECT_TRUE(at::equal(arena.compute(), master.to(at::kBFloat16)));
+}
+
 TEST(AdamW, DecaysNormsAndBiasesOnlyWhenAsked) {
   for (bool asked : {false, true}) {
     ParameterArena arena = small_arena();
