@@ -60,7 +60,8 @@ bool read_action(std::string_view text, Fault& fault) {
   static const std::map<std::string_view, FaultAction> plain{{"kill", FaultAction::kKill},
                                                              {"stop", FaultAction::kStop},
                                                              {"spin", FaultAction::kSpin},
-                                                             {"exit", FaultAction::kExit}};
+                                                             {"exit", FaultAction::kExit},
+                                                             {"flip", FaultAction::kFlip}};
   if (const auto found = plain.find(text); found != plain.end()) {
     fault.action = found->second;
     return true;
@@ -104,7 +105,9 @@ Fault parse_fault(std::string_view text) {
   const auto passage = count(parts[2]);
   if (!passage) refuse("a count from 1 or * as third part");
   fault.count = *passage;
-  if (!read_action(parts[3], fault)) refuse("kill, stop, spin, exit, delay=MS or delay~MS[@SEED] as last part");
+  if (!read_action(parts[3], fault)) refuse("kill, stop, spin, exit, flip, delay=MS or delay~MS[@SEED] as last part");
+  if (fault.action == FaultAction::kFlip && fault.phase != kFlipPhase)
+    refuse("flip in phase " + std::string(kFlipPhase) + " only");
   return fault;
 }
 
@@ -132,7 +135,7 @@ uint64_t random_of(const Fault& fault, const Identity& who, std::string_view pha
   return x;
 }
 
-void suffer(const Fault& fault, std::string_view phase, uint64_t passage) {
+void suffer(const Fault& fault, std::string_view phase, uint64_t passage, const std::function<void()>& flip) {
   if (fault.action == FaultAction::kDelay || fault.action == FaultAction::kRandomDelay) {
     const auto most = static_cast<uint64_t>(fault.delay.count());
     const uint64_t ms =
@@ -140,7 +143,7 @@ void suffer(const Fault& fault, std::string_view phase, uint64_t passage) {
     std::this_thread::sleep_for(std::chrono::milliseconds(ms));
     return;
   }
-  static constexpr std::array<const char*, 4> kNames{"kill", "stop", "spin", "exit"};
+  static constexpr std::array<const char*, 5> kNames{"kill", "stop", "spin", "exit", "flip"};
   std::fprintf(stderr, "fault on purpose: %s#%llu, %.*s, passage %llu: %s\n", identity.node.c_str(),
                static_cast<unsigned long long>(identity.incarnation), static_cast<int>(phase.size()), phase.data(),
                static_cast<unsigned long long>(passage), kNames[static_cast<std::size_t>(fault.action)]);
@@ -154,6 +157,9 @@ void suffer(const Fault& fault, std::string_view phase, uint64_t passage) {
     case FaultAction::kSpin:
       for (volatile bool on = true; on;) {
       }
+      return;
+    case FaultAction::kFlip:
+      flip();
       return;
     default:
       std::_Exit(kExitCode);
@@ -185,7 +191,7 @@ void name_fault_points(std::string_view node, uint64_t incarnation) {
   identity = {std::string(node), incarnation};
 }
 
-void detail::pass_fault_point(std::string_view phase) {
+void detail::pass_fault_point(std::string_view phase, const std::function<void()>& flip) {
   if (identity.node.empty()) return;
   Asked& all = asked();
   std::vector<Fault> due;
@@ -196,7 +202,7 @@ void detail::pass_fault_point(std::string_view phase) {
     for (const Fault& fault : all.faults)
       if (meant(fault, identity, phase, passage)) due.push_back(fault);
   }
-  for (const Fault& fault : due) suffer(fault, phase, passage);
+  for (const Fault& fault : due) suffer(fault, phase, passage, flip);
 }
 
 }  // namespace troupe

@@ -7,10 +7,12 @@
 //   NODE         an instance ("actor/0"), a role ("actor": each of its instances) or "*" (every role; the supervisor is
 //                meant only by its own name, and its death is that of the whole run)
 //   INCARNATION  which start of the process; 1 when left out, so that the replacement does not repeat the fault; "*"
-//   all PHASE        one of kFaultPhases N            the N-th time that this process passes the phase, from 1; "*"
-//   every time ACTION       kill (SIGKILL to itself), stop (SIGSTOP to itself), spin (the thread never goes on), exit
-//   (status 70),
-//                delay=MS, delay~MS[@SEED] (0 to MS, drawn from node, phase, count and seed)
+//                all
+//   PHASE        one of kFaultPhases
+//   N            the N-th time that this process passes the phase, from 1; "*" every time
+//   ACTION       kill (SIGKILL to itself), stop (SIGSTOP to itself), spin (the thread never goes on), exit (status 70),
+//                delay=MS, delay~MS[@SEED] (0 to MS, drawn from node, phase, count and seed),
+//                flip (one bit of what the process keeps; only in kFlipPhase)
 //
 // Without TROUPE_FAULTS a point costs one load. Points belong to the node that the thread was named for; a thread
 // without a name passes none. Any thread.
@@ -20,6 +22,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -60,7 +63,10 @@ constexpr bool is_fault_phase(std::string_view name) {
   return false;
 }
 
-enum class FaultAction { kKill, kStop, kSpin, kExit, kDelay, kRandomDelay };
+// Where a bit of the weights can be flipped.
+inline constexpr std::string_view kFlipPhase = "updated";
+
+enum class FaultAction { kKill, kStop, kSpin, kExit, kFlip, kDelay, kRandomDelay };
 
 struct Fault {
   std::string node;          // "*", a role or an instance
@@ -85,7 +91,7 @@ void name_fault_points(std::string_view node, uint64_t incarnation);
 
 namespace detail {
 inline std::atomic<bool> faults_asked{false};
-void pass_fault_point(std::string_view phase);
+void pass_fault_point(std::string_view phase, const std::function<void()>& flip = {});
 }  // namespace detail
 
 // A phase's name, checked when it is compiled.
@@ -102,6 +108,12 @@ class FaultPhaseName {
 
 inline void fault_point(FaultPhaseName phase) {
   if (detail::faults_asked.load(std::memory_order_relaxed)) detail::pass_fault_point(phase.text());
+}
+
+// kFlipPhase: `flip` changes one bit of the weights.
+template <class Flip>
+void fault_point(FaultPhaseName phase, const Flip& flip) {
+  if (detail::faults_asked.load(std::memory_order_relaxed)) detail::pass_fault_point(phase.text(), flip);
 }
 
 }  // namespace troupe

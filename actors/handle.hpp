@@ -101,6 +101,7 @@ class Context {
   uint64_t incarnation() const { return mailbox_->options().incarnation; }
 
   Instant now() const { return mailbox_->now(); }
+  double seconds_since(Instant from) const { return std::chrono::duration<double>(now() - from).count(); }
 
   // "I am alive and doing this": resets the lease. Call it at every phase and at least every few seconds within a long
   // one; costs well under a microsecond without a detail.

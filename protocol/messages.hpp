@@ -198,7 +198,9 @@ struct AskState {
 struct PublishedWeights {
   static constexpr std::string_view kName = "published_weights";
   WeightManifest manifest;
-  static constexpr std::tuple kFields{Field{"manifest", &PublishedWeights::manifest}};
+  double seconds_checksum = 0;  // spent on their checksums, with the copying where they are copied
+  static constexpr std::tuple kFields{Field{"manifest", &PublishedWeights::manifest},
+                                      Field{"seconds_checksum", &PublishedWeights::seconds_checksum}};
 };
 TROUPE_FIELDS_COMPLETE(PublishedWeights);
 
@@ -219,9 +221,20 @@ TROUPE_FIELDS_COMPLETE(PublishWeights);
 
 inline constexpr std::string_view kBaseLocation = "base:";  // version 0, which the actor loads from its model file
 
+struct WeightsTaken {
+  static constexpr std::string_view kName = "weights_taken";
+  uint64_t version = 0;       // that is sampled from
+  double seconds_verify = 0;  // spent on the checksums of what was published
+  double seconds_prove = 0;   // and on comparing the weights in use with it
+  static constexpr std::tuple kFields{Field{"version", &WeightsTaken::version},
+                                      Field{"seconds_verify", &WeightsTaken::seconds_verify},
+                                      Field{"seconds_prove", &WeightsTaken::seconds_prove}};
+};
+TROUPE_FIELDS_COMPLETE(WeightsTaken);
+
 struct TakeWeights {  // into the back buffer, every chunk verified, then swapped in between two decode steps
   static constexpr std::string_view kName = "take_weights";
-  using Reply = Ack;
+  using Reply = WeightsTaken;
   WeightManifest manifest;
   static constexpr std::tuple kFields{Field{"manifest", &TakeWeights::manifest}};
 };

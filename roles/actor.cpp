@@ -84,7 +84,7 @@ std::shared_ptr<SharedRegion> Actor::fetch_chunks(const WeightManifest& manifest
   return region;
 }
 
-Ack Actor::handle(const TakeWeights& m) {
+WeightsTaken Actor::handle(const TakeWeights& m) {
   const WeightManifest& manifest = m.manifest;
   if (proven_ && manifest.version == version_ && manifest.digest == digest_) return {.version = version_};
   context_.beat("take_weights", "version " + std::to_string(manifest.version));
@@ -106,19 +106,25 @@ Ack Actor::handle(const TakeWeights& m) {
   const auto region = manifest.location == "chunks:"
                           ? fetch_chunks(manifest)
                           : open_region(manifest.location, kRegionDeadline, [this] { context_.beat(); });
+  const Instant began = context_.now();
   verify(manifest, region->bytes());
+  const Instant verified = context_.now();
   const StateDict weights = unpack(manifest, region->bytes(), region);
   proven_ = false;
   engine_->swap_weights(weights, manifest.version);
   context_.beat();
+  const Instant swapped = context_.now();
   if (!engine_->holds(weights))
     throw std::runtime_error("the weights in use are not those of version " + std::to_string(manifest.version) +
                              ", digest " + manifest.digest);
+  const Instant proved = context_.now();
   proven_ = true;
   version_ = manifest.version;
   digest_ = manifest.digest;
   fault_point("weights.taken");
-  return {.version = version_};
+  return {.version = version_,
+          .seconds_verify = std::chrono::duration<double>(verified - began).count(),
+          .seconds_prove = std::chrono::duration<double>(proved - swapped).count()};
 }
 
 // Answers that may not mix versions do not outlive theirs.

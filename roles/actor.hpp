@@ -42,7 +42,7 @@ class Actor {
   // Verifies every chunk before it is used, and then that the weights in use are these, before a token is sampled from
   // them: not proven, it fails and nothing is generated until a version is. A version it already holds is acknowledged
   // at once. Answers under way go on with the new weights, but for those that must be by one version.
-  Ack handle(const TakeWeights& m);
+  WeightsTaken handle(const TakeWeights& m);
   bool work();
 
  private:

@@ -93,7 +93,7 @@ void ControlLoop::journal_batches() {
   while (auto rolled = roll_.take(journal_.last_step() + 1)) {
     const Instant began = context_.now();
     journal_.append(rolled->batch);
-    rolled->metrics["seconds_journal"] = std::chrono::duration<double>(context_.now() - began).count();
+    rolled->metrics["seconds_journal"] = context_.seconds_since(began);
     rolled_[journal_.last_step()] = std::move(rolled->metrics);
   }
 }

@@ -41,6 +41,12 @@ at::Tensor indices_of(const std::vector<bool>& marks) {
   return at::tensor(out, at::kLong);
 }
 
+// The lowest bit of the middle element.
+void flip_one_bit(at::Tensor weights) {
+  at::Tensor bits = weights.view({-1}).view(at::kInt);
+  bits[bits.numel() / 2].bitwise_xor_(1);
+}
+
 // The rows of `x` that belong to a part; an absent tensor stays absent.
 at::Tensor rows_of(const at::Tensor& x, const at::Tensor& index) {
   return x.defined() ? x.index_select(0, index) : at::Tensor();
@@ -132,7 +138,8 @@ Learner::Learner(const RoleSetting& setting, Context& context)
     : config_(from_json<Config>(setting.config(), setting.where())),
       setting_(setting),
       context_(context),
-      algorithm_(make_algorithm(setting.topology.algorithm, JsonPath("topology.json", "algorithm"))) {
+      algorithm_(make_algorithm(setting.topology.algorithm, JsonPath("topology.json", "algorithm"))),
+      progress_(setting.instance) {
   at::set_num_threads(setting.threads);
   if (setting.node().count > 1) group_.emplace(setting, context);
   load();
@@ -155,8 +162,7 @@ void Learner::load() {
   if (publishes && !train.lora && train.compute == at::kBFloat16) train.compute_memory = compute_memory();
   engine_.emplace(model->config, model->weights, train);
   model.reset();
-  step_ = journal_offset_ = 0;
-  answers_.clear();
+  progress_.begin_at(0, 0, {});
   withdraw_below(std::numeric_limits<uint64_t>::max());
   whole_ = true;
   load_newest(setting_.run_folder / "checkpoints");
@@ -169,15 +175,10 @@ void Learner::load_newest(const std::filesystem::path& folder) {
   for (const std::string& damage : checkpoint->rejected)
     std::fprintf(stderr, "%s: damaged checkpoint passed over: %s\n", setting_.instance.c_str(), damage.c_str());
   engine_->load_state(checkpoint->parts.at("learner"));
-  step_ = checkpoint->meta.step;
-  journal_offset_ = checkpoint->meta.journal_offset;
-  const Json metrics = parse_json(checkpoint->meta.extra, (checkpoint->folder / "manifest.json").string());
-  answers_[step_] = Updated{.step = step_, .metrics = metrics.get<std::map<std::string, double>>()};
-}
-
-void Learner::fail_behind(const std::string& what) const {
-  throw RemoteFailure(
-      {std::string(failure_code::kBehind), setting_.instance, what, "has applied " + std::to_string(step_) + " steps"});
+  const CheckpointMeta& meta = checkpoint->meta;
+  const Json metrics = parse_json(meta.extra, (checkpoint->folder / "manifest.json").string());
+  const Updated answer{.step = meta.step, .metrics = metrics.get<std::map<std::string, double>>()};
+  progress_.begin_at(meta.step, meta.journal_offset, {{meta.step, answer}});
 }
 
 Learner::Batch Learner::read_batch(const Experience& e) const {
@@ -208,12 +209,8 @@ Learner::Batch Learner::read_batch(const Experience& e) const {
 }
 
 Updated Learner::handle(const Update& m) {
-  const std::string what = "update step " + std::to_string(m.batch.step);
   need_group();
-  if (const auto answer = answers_.find(m.batch.step); answer != answers_.end()) return answer->second;
-  if (m.batch.step != step_ + 1) fail_behind(what);
-  for (uint64_t version = std::max<uint64_t>(m.keep_from, 1); version <= step_; ++version)
-    if (!published_.contains(version)) fail_behind(what + ", keeping version " + std::to_string(version));
+  if (const Updated* answer = progress_.earlier_answer(m)) return *answer;
   return group_ ? update_together(m) : apply_update(m);
 }
 
@@ -224,7 +221,7 @@ Updated Learner::apply_update(const Update& m) {
   const Instant began = std::chrono::steady_clock::now();
   if (config_.epochs * config_.mini_batches > 1)
     batch.old = outputs_of(batch, m.temperature).logprobs;  // before the first of several steps
-  Updated out{.step = step_ + 1};
+  Updated out{.step = progress_.step() + 1};
   LossMetrics metrics;
   const int64_t rows = batch.packed.sequences();
   for (int64_t epoch = 0; epoch < config_.epochs; ++epoch)
@@ -238,12 +235,15 @@ Updated Learner::apply_update(const Update& m) {
     out.metrics["learner_groups"] =
         static_cast<double>(group_->generation() & ((uint64_t{1} << LearnerGroup::kCountBits) - 1));
     out.metrics["learner_divergences"] = static_cast<double>(divergences_);
+    out.metrics["learner_disagreements"] = static_cast<double>(disagreements_);
   }
-  ++step_;
+  progress_.applied(out);
   whole_ = true;
-  answers_[step_] = out;
-  answers_.erase(answers_.begin(), answers_.lower_bound(step_ - std::min(step_, kAnswersKept - 1)));
-  fault_point("updated");
+  fault_point("updated", [&] { flip_one_bit(engine_->weights().begin()->second); });
+  if (!group_) return out;
+  const Instant compared = context_.now();
+  need_agreement();
+  out.metrics["seconds_agree"] = context_.seconds_since(compared);
   return out;
 }
 
@@ -258,7 +258,8 @@ void Learner::train(const Batch& mini_batch, double temperature, LossMetrics& me
   int64_t part_number = 0;
   if (share.packed.response_tokens() > 0)
     engine_->accumulate(share.packed, temperature, [&](const MicroBatch& part, const TokenOutputs& outputs) {
-      context_.beat("update", "step " + std::to_string(step_ + 1) + ", micro-batch " + std::to_string(++part_number));
+      context_.beat("update",
+                    "step " + std::to_string(progress_.step() + 1) + ", micro-batch " + std::to_string(++part_number));
       LossBatch loss_batch = share.part(part.tokens_of, part.sequences);
       loss_batch.logprobs = outputs.logprobs;
       loss_batch.entropy = algorithm_.entropy_in_loss ? outputs.entropy : outputs.entropy.detach();
@@ -303,29 +304,29 @@ AnswerLogProbs Learner::handle(const LogProbs& m) {
   need_group();
   const PackedBatch batch = packed_batch(m.tokens, m.prompt_lengths, m.response_lengths);
   return {.logprobs = as_attachment(engine_->logprobs(batch, m.temperature).logprobs, DType::kF32),
-          .policy_version = step_};
+          .policy_version = progress_.step()};
 }
 
 LearnerState Learner::handle(const AskState&) {
   need_group();
-  return {.step = step_,
-          .journal_offset = journal_offset_,
-          .oldest = published_.empty() ? step_ : published_.begin()->first};
+  return progress_.state();
 }
 
 Checkpointed Learner::handle(const Checkpoint& m) {
   need_group();
-  if (m.step != step_) fail_behind("checkpoint step " + std::to_string(m.step));
-  context_.beat("checkpoint", "step " + std::to_string(step_));
+  progress_.need_step(m.step, "checkpoint step " + std::to_string(m.step));
+  context_.beat("checkpoint", "step " + std::to_string(m.step));
+  const auto answer = progress_.answers().find(m.step);  // none of the base model
+  const Json metrics = answer == progress_.answers().end() ? Json::object() : Json(answer->second.metrics);
   const CheckpointMeta meta{.run = setting_.run_folder.filename().string(),
-                            .step = step_,
+                            .step = m.step,
                             .journal_offset = m.journal_offset,
-                            .extra = Json(answers_[step_].metrics).dump()};
+                            .extra = metrics.dump()};
   const auto folder = write_checkpoint(checkpoint_disk(), m.folder, meta, {{"learner", whole_state()}},
                                        static_cast<int>(config_.keep_checkpoints));
-  journal_offset_ = m.journal_offset;
+  progress_.checkpointed(m.journal_offset);
   if (!m.export_folder.empty()) export_policy(m.export_folder);
-  return {.folder = folder.string(), .step = step_};
+  return {.folder = folder.string(), .step = m.step};
 }
 
 // The whole model, adapters merged in, as transformers and vLLM open it.

@@ -2,9 +2,10 @@
 //
 // A step is one Update: the batch of one roll, trained on for `epochs` passes of `mini_batches` optimizer steps.
 // Updates are applied once and in order: a recent one asked again gets its earlier answer, a later one than the next
-// fails with kBehind and the conductor feeds the journalled steps since. Started again, it goes on from the newest
-// checkpoint. Several learners train as one (learner_group.hpp): the first is asked, it asks the others; each computes
-// its share of every batch, and gradients are summed. Single-threaded: the runner calls one handler at a time.
+// fails with kBehind and the conductor feeds the journalled steps since (learner_progress.hpp). Started again, it goes
+// on from the newest checkpoint. Several learners train as one (learner_group.hpp): the first is asked, it asks the
+// others; each computes its share of every batch, and gradients are summed. Single-threaded: the runner calls one
+// handler at a time.
 #pragma once
 
 #include <map>
@@ -16,6 +17,7 @@
 #include "core/algorithms/table.hpp"
 #include "core/train/engine.hpp"
 #include "roles/learner_group.hpp"
+#include "roles/learner_progress.hpp"
 #include "roles/setting.hpp"
 
 namespace troupe {
@@ -97,6 +99,8 @@ class Learner {
   void need_group();
   void regroup();
   void join(uint64_t generation);
+  Agreement agree();
+  void need_agreement();
   void take_state(int root);
   template <class Reply, class Own>
   void together(std::vector<Pending<Reply>> others, const Own& own);
@@ -105,11 +109,11 @@ class Learner {
   StateDict whole_state();
   void load();  // the model as the run starts with it, or as the newest checkpoint has it
   void load_newest(const std::filesystem::path& folder);
-  [[noreturn]] void fail_behind(const std::string& what) const;
   void export_policy(const std::filesystem::path& folder) const;
   struct Published {
     WeightManifest manifest;
     std::shared_ptr<SharedRegion> region;
+    double seconds_checksum;  // with the copying, where it was a copy
   };
   MemorySource compute_memory();
   Published published_version(uint64_t version, const std::string& dtype);
@@ -123,17 +127,17 @@ class Learner {
   DecoderConfig model_config_;
   std::optional<LearnerGroup> group_;  // none: a single learner
   std::optional<TrainEngine> engine_;
-  uint64_t step_ = 0;                      // batches applied
+  LearnerProgress progress_;
   bool whole_ = true;                      // false: within the optimizer steps of a batch
   bool fresh_ = true;                      // has not been in a group
   uint64_t divergences_ = 0;               // groups in which two survivors stood at different steps
-  uint64_t journal_offset_ = 0;            // end of the record that the newest checkpoint covers
-  std::map<uint64_t, Updated> answers_;    // to the newest Updates by step, given again when they are asked again
+  uint64_t disagreements_ = 0;             // times that learners at one step had different weights
+  std::optional<uint64_t> disagreed_at_;   // the newest one's step
   std::unique_ptr<RegionServer> regions_;  // null: one process, regions are handed over by pointer
   // That the engine computes from, in bfloat16; published as it is, then the next update takes another. Null: it
   // computes from memory of its own.
   std::shared_ptr<SharedRegion> compute_region_;
-  std::map<uint64_t, Published> published_;  // by version, those that somebody may still need
+  std::map<uint64_t, std::shared_ptr<SharedRegion>> memory_;  // of the versions that are kept
 };
 static_assert(Serves<Learner, LearnerFace> && Serves<Learner, GroupLearnerFace>);
 

@@ -51,13 +51,17 @@ Agreement agreement_of(const std::vector<Standing>& all, bool sharded) {
   int64_t survivor = -1;
   for (std::size_t rank = 0; rank < all.size(); ++rank) {
     const Standing& own = all[rank];
-    same &= own.whole && own.step == all[0].step;
+    same &= own.whole && own.step == all[0].step && own.digest == all[0].digest;
     if (!own.whole) continue;
     if (out.root < 0 || own.step > all[static_cast<std::size_t>(out.root)].step) out.root = static_cast<int>(rank);
     if (own.fresh) continue;
     out.diverged |= survivor >= 0 && own.step != survivor;
     survivor = own.step;
   }
+  for (const Standing& own : all)
+    out.disagree |= out.root >= 0 && own.whole && own.step == all[static_cast<std::size_t>(out.root)].step &&
+                    own.digest != all[static_cast<std::size_t>(out.root)].digest;
+  if (out.disagree) out.root = -1;
   out.shared = !same && out.root >= 0;
   if (sharded && !same) out.root = -1;
   return out;
@@ -162,14 +166,15 @@ void LearnerGroup::join(uint64_t generation) {
 }
 
 std::vector<Standing> LearnerGroup::compare(const Standing& own) {
-  at::Tensor all = at::zeros({3 * size_}, at::kLong);
-  auto* values = all.mutable_data_ptr<int64_t>();
-  values[3 * rank_] = own.step;
-  values[3 * rank_ + 1] = own.whole;
-  values[3 * rank_ + 2] = own.fresh;
-  collective("compare steps", [&] { group_->all_reduce_sum(all); });
+  at::Tensor all = at::zeros({size_, 4}, at::kLong);
+  auto values = all.accessor<int64_t, 2>();
+  values[rank_][0] = own.step;
+  values[rank_][1] = own.whole;
+  values[rank_][2] = own.fresh;
+  values[rank_][3] = own.digest;
+  collective("compare standings", [&] { group_->all_reduce_sum(all); });
   std::vector<Standing> out;
-  for (int r = 0; r < size_; ++r) out.push_back({values[3 * r], values[3 * r + 1] != 0, values[3 * r + 2] != 0});
+  for (int r = 0; r < size_; ++r) out.push_back({values[r][0], values[r][1] != 0, values[r][2] != 0, values[r][3]});
   return out;
 }
 

@@ -5,7 +5,9 @@
 // their process and what they have loaded.
 //
 // Collectives are not atomic: one learner may have applied a step that another was denied. So in every new group the
-// learners compare where they stand, and the highest step wins (agreement_of()).
+// learners compare where they stand, and the highest step wins (agreement_of()). They compare again after every update,
+// before anybody hears of it: learners that stand at one step have the same bits of weights, or none of them is
+// believed and all go back to the newest checkpoint.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -80,12 +82,14 @@ struct Standing {
   int64_t step = 0;    // applied
   bool whole = true;   // false: something of a step was applied that did not come to its end
   bool fresh = false;  // has not been in a group before: it has what the newest checkpoint has
+  int64_t digest = 0;  // of the weights' bits
 };
 
 struct Agreement {
   int root = -1;          // whose state all go on with; -1: nobody's, all go back to the newest checkpoint
   bool shared = false;    // the others have another state, or none
   bool diverged = false;  // two that were in a group stand at different steps
+  bool disagree = false;  // two at the highest step have different weights: which are right, nobody can tell
 };
 
 // `sharded`: nobody has the whole optimizer state, so what one learner has lost no other can give it.

@@ -1,7 +1,11 @@
 // What a learner does with the others of its group.
+#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
+#include <cstdio>
+
 #include "core/config.hpp"
+#include "core/io/crc32c.hpp"
 #include "roles/learner.hpp"
 
 namespace troupe {
@@ -9,6 +13,29 @@ namespace {
 
 // Groups that break one after another, each by another death: more than the supervisor would restart.
 constexpr int kMaxRegroups = 20;
+
+// CRC-32C of the tensors' CRC-32Cs. Runs on at::get_num_threads() threads.
+int64_t digest_of(const StateDict& weights) {
+  std::vector<at::Tensor> tensors;
+  for (const auto& [name, tensor] : weights) tensors.push_back(tensor.detach().cpu().contiguous());
+  std::vector<uint32_t> digests(tensors.size());
+  at::parallel_for(0, static_cast<int64_t>(tensors.size()), 1, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i)
+      digests[i] = crc32c({static_cast<const std::byte*>(tensors[i].const_data_ptr()), tensors[i].nbytes()});
+  });
+  return crc32c(std::as_bytes(std::span(digests)));
+}
+
+std::string text_of(const std::vector<Standing>& all) {
+  std::string text;
+  for (std::size_t rank = 0; rank < all.size(); ++rank) {
+    char line[80];
+    std::snprintf(line, sizeof line, "%srank %zu has %08llx at step %lld", rank == 0 ? "" : ", ", rank,
+                  static_cast<unsigned long long>(all[rank].digest), static_cast<long long>(all[rank].step));
+    text += line;
+  }
+  return text;
+}
 
 }  // namespace
 
@@ -59,8 +86,7 @@ void Learner::join(uint64_t generation) {
   group_->join(generation);
   engine_->zero_grad();  // of a sum that was cut off
   for (;;) {
-    const Agreement agreed = agreement_of(
-        group_->compare({.step = static_cast<int64_t>(step_), .whole = whole_, .fresh = fresh_}), config_.zero == 1);
+    const Agreement agreed = agree();
     divergences_ += agreed.diverged;
     if (agreed.shared && agreed.root >= 0) take_state(agreed.root);
     if (agreed.root >= 0) break;
@@ -69,13 +95,41 @@ void Learner::join(uint64_t generation) {
   fresh_ = false;
 }
 
+// Compares with the others where all stand. Different weights at one step are told, and an error the second time.
+Agreement Learner::agree() {
+  const std::vector<Standing> all = group_->compare({.step = static_cast<int64_t>(progress_.step()),
+                                                     .whole = whole_,
+                                                     .fresh = fresh_,
+                                                     .digest = digest_of(engine_->weights())});
+  const Agreement agreed = agreement_of(all, config_.zero == 1);
+  if (!agreed.disagree) return agreed;
+  ++disagreements_;
+  const std::string text = "the learners' weights are not the same bits: " + text_of(all);
+  if (std::exchange(disagreed_at_, progress_.step()) == progress_.step())
+    throw std::runtime_error(text + ", and were not before at this step");
+  std::fprintf(stderr, "%s: %s; all go back to the newest checkpoint\n", setting_.instance.c_str(), text.c_str());
+  return agreed;
+}
+
+// Before anybody hears of a step.
+void Learner::need_agreement() {
+  if (!agree().disagree) return;
+  whole_ = false;
+  group_->leave();
+  throw RemoteFailure({std::string(kRegroup), setting_.instance, "update step " + std::to_string(progress_.step()),
+                       "the learners' weights are not the same bits"});
+}
+
 void Learner::take_state(int root) {
   const bool gives = group_->rank() == root;
   context_.beat("regroup", "state of rank " + std::to_string(root));
   StateDict state = engine_->state();
-  Json own{{"step", step_}, {"journal_offset", journal_offset_}, {"moments", 0}, {"answers", Json::array()}};
+  Json own{{"step", progress_.step()},
+           {"journal_offset", progress_.journal_offset()},
+           {"moments", 0},
+           {"answers", Json::array()}};
   if (state.contains("optimizer.m")) own["moments"] = state.at("optimizer.m").numel();
-  for (const auto& [step, answer] : answers_) own["answers"].push_back({step, answer.metrics});
+  for (const auto& [step, answer] : progress_.answers()) own["answers"].push_back({step, answer.metrics});
   const Json given = Json::parse(group_->exchange(gives ? own.dump() : "")[static_cast<std::size_t>(root)]);
   for (const char* name : {"optimizer.m", "optimizer.v"}) {  // absent before the first update
     state.erase(name);
@@ -91,11 +145,10 @@ void Learner::take_state(int root) {
   }
   if (gives) return;
   engine_->load_state(state);
-  step_ = given.at("step");
-  journal_offset_ = given.at("journal_offset");
-  answers_.clear();
+  std::map<uint64_t, Updated> answers;
   for (const Json& answer : given.at("answers"))
-    answers_[answer[0]] = Updated{.step = answer[0], .metrics = answer[1].get<std::map<std::string, double>>()};
+    answers[answer[0]] = Updated{.step = answer[0], .metrics = answer[1].get<std::map<std::string, double>>()};
+  progress_.begin_at(given.at("step"), given.at("journal_offset"), std::move(answers));
   whole_ = true;
 }
 
@@ -103,7 +156,7 @@ StateDict Learner::whole_state() {
   if (!group_ || config_.zero == 0) return engine_->state();
   StateDict state;
   together(group_->ask_others(GatherState{group_->generation()}, "gather state"), [&] { state = engine_->state(); });
-  if (state.empty()) fail_behind("checkpoint");  // the group is gone, and with it a part of the state
+  if (state.empty()) progress_.fail_behind("checkpoint");  // the group is gone, and with it a part of the state
   return state;
 }
 
@@ -140,7 +193,7 @@ Ack Learner::handle(const JoinGroup& m) {
 
 Ack Learner::handle(const TrainShare& m) {
   return take_part(m.generation, [&] {
-    if (m.update.batch.step != step_ + 1) fail_behind("share of step " + std::to_string(m.update.batch.step));
+    progress_.need_step(m.update.batch.step - 1, "share of step " + std::to_string(m.update.batch.step));
     apply_update(m.update);
   });
 }

@@ -7,10 +7,10 @@ namespace troupe {
 
 PublishedWeights Learner::handle(const PublishWeights& m) {
   need_group();
-  const std::string what = "publish version " + std::to_string(m.version);
   withdraw_below(m.keep_from);
-  if (const auto kept = published_.find(m.version); kept != published_.end()) return {kept->second.manifest};
-  if (m.version != step_) fail_behind(what);  // not there yet, or a new process that does not keep it
+  if (const WeightManifest* kept = progress_.kept(m.version)) return {.manifest = *kept};
+  // Not there yet, or a new process that does not keep it.
+  progress_.need_step(m.version, "publish version " + std::to_string(m.version));
   context_.beat("publish", "version " + std::to_string(m.version));
   fault_point("publish");
   Published made = published_version(m.version, m.dtype);
@@ -23,7 +23,8 @@ PublishedWeights Learner::handle(const PublishWeights& m) {
   } else {
     InprocRegions::publish(name, made.region);
   }
-  return {published_.emplace(m.version, std::move(made)).first->second.manifest};
+  memory_[m.version] = made.region;
+  return {.manifest = progress_.keep(made.manifest), .seconds_checksum = made.seconds_checksum};
 }
 
 // The engine's own memory where it holds what is asked for, else a copy.
@@ -35,12 +36,15 @@ Learner::Published Learner::published_version(uint64_t version, const std::strin
     if (auto manifest = layout_within(weights, dtype, version, compute_region_->bytes())) {
       engine_->freeze_compute_weights();
       compute_region_->seal();
+      const Instant began = context_.now();
       sign(*manifest, compute_region_->bytes());
-      return {std::move(*manifest), compute_region_};
+      return {std::move(*manifest), compute_region_, context_.seconds_since(began)};
     }
   Published made{.manifest = layout_of(weights, dtype, version)};
   made.region = SharedRegion::create(made.manifest.total_bytes);
+  const Instant began = context_.now();
   pack(weights, made.manifest, made.region->writable());
+  made.seconds_checksum = context_.seconds_since(began);
   made.region->seal();
   return made;
 }
@@ -60,24 +64,23 @@ std::string Learner::region_name(uint64_t version) const {
 
 // A reader that has opened an old version keeps its memory alive by itself.
 void Learner::withdraw_below(uint64_t version) {
-  while (!published_.empty() && published_.begin()->first < version) {
-    const std::string name = region_name(published_.begin()->first);
+  for (const WeightManifest& dropped : progress_.drop_below(version)) {
+    const std::string name = region_name(dropped.version);
     regions_ ? regions_->withdraw(name) : InprocRegions::withdraw(name);
-    published_.erase(published_.begin());
+    memory_.erase(dropped.version);
   }
 }
 
 WeightChunk Learner::handle(const FetchChunk& m) {
-  const auto kept = published_.find(m.version);
-  if (kept == published_.end())
-    throw std::invalid_argument("fetch chunk: version " + std::to_string(m.version) + " is not published");
-  const Published& p = kept->second;
-  if (m.index >= p.manifest.chunk_crc32c.size())
+  const WeightManifest* const kept = progress_.kept(m.version);
+  if (!kept) throw std::invalid_argument("fetch chunk: version " + std::to_string(m.version) + " is not published");
+  if (m.index >= kept->chunk_crc32c.size())
     throw std::invalid_argument("fetch chunk " + std::to_string(m.index) + " of " +
-                                std::to_string(p.manifest.chunk_crc32c.size()));
-  const uint64_t begin = m.index * p.manifest.chunk_bytes;
-  const uint64_t size = std::min<uint64_t>(p.manifest.chunk_bytes, p.manifest.total_bytes - begin);
-  return {.bytes = {DType::kU8, {static_cast<int64_t>(size)}, p.region, p.region->bytes().subspan(begin, size)}};
+                                std::to_string(kept->chunk_crc32c.size()));
+  const uint64_t begin = m.index * kept->chunk_bytes;
+  const uint64_t size = std::min<uint64_t>(kept->chunk_bytes, kept->total_bytes - begin);
+  const std::shared_ptr<SharedRegion>& region = memory_.at(m.version);
+  return {.bytes = {DType::kU8, {static_cast<int64_t>(size)}, region, region->bytes().subspan(begin, size)}};
 }
 
 }  // namespace troupe

@@ -6,10 +6,8 @@
 #include <fstream>
 
 #include "core/io/checkpoint.hpp"
-#include "core/io/weight_layout.hpp"
 #include "core/metrics/metrics_log.hpp"
-#include "roles/actor.hpp"
-#include "roles/learner.hpp"
+#include "roles/replayed_learners.hpp"
 #include "roles/rescore.hpp"
 #include "roles/reward_model.hpp"
 #include "roles/run_journal.hpp"
@@ -35,58 +33,6 @@ class ScratchFolder {
 
  private:
   fs::path path_;
-};
-
-std::string only_learner(const Topology& topology) {
-  const std::vector<std::string> learners = instances_of_role(topology, "learner");
-  if (learners.size() != 1)
-    throw std::invalid_argument("replay: the run has " + std::to_string(learners.size()) +
-                                " learners, expected one: the sum over several is not replayed");
-  return learners.front();
-}
-
-std::string published_dtype(const Topology& topology) {
-  const NodeSection& actor = node_of(topology, instances_of_role(topology, "actor").at(0));
-  return std::string(enum_name(from_json<Actor::Config>(actor.config, JsonPath("topology.json", "actor")).dtype));
-}
-
-// The run's learner with a mailbox that nobody can reach, in a folder whose checkpoints/ holds what it may start from.
-class LoneLearner {
- public:
-  LoneLearner(const Topology& topology, fs::path folder)
-      : topology_(topology),
-        folder_(std::move(folder)),
-        mailbox_({.node = only_learner(topology), .incarnation = 1, .run = "replay"}),
-        context_(mailbox_),
-        learner_(RoleSetting{.topology = topology,
-                             .run_folder = folder_,
-                             .instance = only_learner(topology),
-                             .threads = static_cast<int>(node_of(topology, only_learner(topology)).threads),
-                             .socket_folder = folder_.string(),
-                             .one_process = true},
-                 context_) {}
-
-  uint64_t step() { return learner_.handle(AskState{}).step; }
-  Updated update(const Experience& batch) {
-    return learner_.handle(Update{.batch = batch, .temperature = topology_.sampling.temperature});
-  }
-  double digest() {
-    return digest_metric(
-        learner_
-            .handle(PublishWeights{
-                .version = step(), .dtype = published_dtype(topology_), .same_host = true, .keep_from = step()})
-            .manifest);
-  }
-  fs::path checkpoint(const fs::path& folder, const std::string& export_to = "") {
-    return learner_.handle(Checkpoint{.folder = folder.string(), .step = step(), .export_folder = export_to}).folder;
-  }
-
- private:
-  const Topology topology_;
-  const fs::path folder_;
-  SocketMailbox mailbox_;
-  Context context_;
-  Learner learner_;
 };
 
 // The checkpoints of `run` before `step`, linked into a folder of their own: the learner loads the newest that is
@@ -125,8 +71,9 @@ bool same_bytes(const fs::path& a, const fs::path& b) {
   }
 }
 
-bool is_of_time(const std::string& metric) {
-  return metric.starts_with("tokens_per_s") || metric.starts_with("seconds_");
+// Of how the run went, not of what it computed.
+bool is_of_course(const std::string& metric) {
+  return metric.starts_with("tokens_per_s") || metric.starts_with("seconds_") || metric.starts_with("learner_");
 }
 
 bool same(double a, double b) {
@@ -141,14 +88,14 @@ class Comparison {
     for (const StepMetrics& line : read_metrics(run / "metrics.jsonl")) recorded_[line.step] = line.values;
   }
 
-  void step(LoneLearner& learner, const Updated& updated) {
+  void step(ReplayedLearners& learner, const Updated& updated) {
     const auto line = recorded_.find(updated.step);
     int metrics = 0;
     std::string weights;
     if (line != recorded_.end()) {
       for (const auto& [name, value] : updated.metrics) {
         const auto was = line->second.find(name);
-        if (is_of_time(name) || was == line->second.end()) continue;
+        if (is_of_course(name) || was == line->second.end()) continue;
         ++metrics;
         if (!same(was->second, value)) differs(updated.step, name, value, was->second);
       }
@@ -220,7 +167,7 @@ void print_both(uint64_t step, const Experience& was, const Updated& updated, co
   };
   line("reward_mean", mean(was), mean(changed));
   for (const auto& [name, value] : updated.metrics)
-    if (const auto other = what_if.metrics.find(name); other != what_if.metrics.end() && !is_of_time(name))
+    if (const auto other = what_if.metrics.find(name); other != what_if.metrics.end() && !is_of_course(name))
       line(name, value, other->second);
   std::fflush(stdout);
 }
@@ -233,7 +180,7 @@ int replay_command(const ReplayChoice& choice) {
   const ScratchFolder scratch;
   const std::string export_to = choice.export_to ? choice.export_to->string() : "";
 
-  LoneLearner learner(topology, folder_before(choice.run, choice.from, scratch.path() / "as-it-was"));
+  ReplayedLearners learner(topology, folder_before(choice.run, choice.from, scratch.path() / "as-it-was"));
   const uint64_t start = learner.step();
   const std::vector<Experience> batches = batches_of(choice.run, start + 1, choice.to);
   std::printf("from %s, %" PRIu64 " steps fed again before step %" PRIu64 "\n",
@@ -256,7 +203,7 @@ int replay_command(const ReplayChoice& choice) {
                          rules_of(choice, changed));
   const fs::path other_folder = scratch.path() / "what-if";
   if (choice.from > 1) learner.checkpoint(other_folder / "checkpoints");  // the very state before the step
-  LoneLearner other(changed, other_folder);
+  ReplayedLearners other(changed, other_folder);
   for (; next < batches.size(); ++next) {
     const Experience other_batch = rescore(batches[next]);
     const Updated was = learner.update(batches[next]);

@@ -1,5 +1,5 @@
-// `troupe replay`: steps of a run again, by the real learner alone, fed from the journal. Either as they were, compared
-// bit for bit with what the run recorded; or with another algorithm or other rewards, beside what they were.
+// `troupe replay`: steps of a run again, by the real learners alone, fed from the journal. Either as they were,
+// compared bit for bit with what the run recorded; or with another algorithm or other rewards, beside what they were.
 #pragma once
 
 #include <cstdint>

@@ -45,10 +45,6 @@ UpdateLoop::UpdateLoop(const Topology& topology, const ConductorConfig& config, 
       dtype_(dtype_of_actors(topology)),
       deadline_(static_cast<int64_t>(topology.transport.ask_timeout_s * 1000)) {}
 
-double UpdateLoop::seconds_since(Instant from) const {
-  return std::chrono::duration<double>(context_.now() - from).count();
-}
-
 uint64_t UpdateLoop::lowest_needed() const {
   const auto behind = static_cast<uint64_t>(config_.max_staleness);
   if (journal_.last_step() <= behind) return 0;  // the base model, which is always there
@@ -111,7 +107,7 @@ void UpdateLoop::take_answer() {
       break;
     case Stage::kPublishing:
       if (!publishing_.ready()) return;
-      take_publication(publishing_.get().manifest);
+      take_publication(publishing_.get());
       break;
     case Stage::kCheckpointing: {
       if (!checkpointing_.ready()) return;
@@ -199,16 +195,17 @@ void UpdateLoop::take_update(const Updated& updated) {
   setbacks_ = 0;
   if (applied_ <= told_) return;  // fed again
   metrics_[applied_] = updated.metrics;
-  metrics_[applied_]["seconds_update"] = seconds_since(stage_began_);
+  metrics_[applied_]["seconds_update"] = context_.seconds_since(stage_began_);
 }
 
-void UpdateLoop::take_publication(const WeightManifest& manifest) {
+void UpdateLoop::take_publication(const PublishedWeights& published) {
   const uint64_t version = publishing_version_;
-  manifests_[version] = manifest;
+  manifests_[version] = published.manifest;
   setbacks_ = 0;
   if (version <= told_ || metrics_[version].contains("seconds_publish")) return;  // not the first time
-  metrics_[version]["seconds_publish"] = seconds_since(stage_began_);
-  metrics_[version]["weights_digest"] = digest_metric(manifest);
+  metrics_[version]["seconds_publish"] = context_.seconds_since(stage_began_);
+  metrics_[version]["seconds_checksum"] = published.seconds_checksum;
+  metrics_[version]["weights_digest"] = digest_metric(published.manifest);
 }
 
 MetricValues UpdateLoop::take_metrics(uint64_t step) {
@@ -253,7 +250,7 @@ void UpdateLoop::pump_takes(bool may_begin) {
     Take& take = takes_[i];
     if (take.asked.valid() && take.asked.ready()) {
       try {
-        take.asked.get();
+        take.taken = take.asked.get();
         take.done = true;
       } catch (const RemoteFailure&) {  // the memory may have died with the learner: have it publish again
         if (++take.failures > kMaxRepairs) throw;
@@ -265,9 +262,14 @@ void UpdateLoop::pump_takes(bool may_begin) {
           actors_[i].ask(TakeWeights{manifest->second}, options("take weights version " + std::to_string(taking_)));
   }
   if (!std::all_of(takes_.begin(), takes_.end(), [](const Take& take) { return take.done; })) return;
-  takes_.clear();
   held_ = taking_;
-  metrics_[held_]["seconds_publish"] += seconds_since(takes_began_);
+  MetricValues& metrics = metrics_[held_];
+  metrics["seconds_publish"] += context_.seconds_since(takes_began_);
+  for (const Take& take : takes_) {  // at the same time: the slowest counts
+    metrics["seconds_verify"] = std::max(metrics["seconds_verify"], take.taken.seconds_verify);
+    metrics["seconds_prove"] = std::max(metrics["seconds_prove"], take.taken.seconds_prove);
+  }
+  takes_.clear();
 }
 
 void UpdateLoop::bring_up_to_date(std::size_t actor) {

@@ -60,12 +60,12 @@ class UpdateLoop {
  private:
   enum class Stage { kIdle, kState, kUpdating, kPublishing, kCheckpointing };  // what the learner was asked for
   struct Take {
-    Pending<Ack> asked;
+    Pending<WeightsTaken> asked;
     bool done = false;
+    WeightsTaken taken;
     int failures = 0;
   };
   AskOptions options(const std::string& what) const { return {.deadline = deadline_, .what = what}; }
-  double seconds_since(Instant from) const;
   uint64_t lowest_needed() const;  // version
 
   void pump_learner();
@@ -78,7 +78,7 @@ class UpdateLoop {
   void ask_checkpoint(const std::string& export_folder);
   void take_state(const LearnerState& state);
   void take_update(const Updated& updated);
-  void take_publication(const WeightManifest& manifest);
+  void take_publication(const PublishedWeights& published);
   void remember_metrics();
   void pump_takes(bool may_begin);
   void wait_for_learner();

@@ -44,6 +44,7 @@ constexpr MetricName kNames[] = {
     {"weights_digest", "", "first 52 bits of the digest of the weights published after the step"},
     {"learner_groups", "", "groups that the learners have formed since the conductor was started"},
     {"learner_divergences", "", "of these, those in which survivors stood one step apart"},
+    {"learner_disagreements", "", "how often learners at one step had different weights"},
     {"restarts", "", "restarts of roles since the run began"},
     {"epoch", "", "epochs done, with the fraction of the one in work"},
     {"logits_loss", "", "cross-entropy"},

@@ -26,7 +26,9 @@ void live(const std::string& faults, const std::string& node, uint64_t incarnati
   name_fault_points(node, incarnation);
   for (int i = 0; i < 3; ++i) fault_point("update");
   fault_point("publish");
-  std::_Exit(0);
+  bool flipped = false;
+  fault_point("updated", [&] { flipped = true; });
+  std::_Exit(flipped ? 5 : 0);
 }
 const auto kUnharmed = ::testing::ExitedWithCode(0);
 
@@ -50,7 +52,7 @@ TEST(FaultHooks, RefusesWhatItCannotReadInOneLineThatNamesIt) {
        {"learner/0:update:2", "learner/0:update:2:kill:now", ":update:1:kill", "a#0:update:1:kill", "a#x:update:1:kill",
         "a:uptade:1:kill", "a:update:0:kill", "a:update:-1:kill", "a:update:99999999999999999999:kill",
         "a:update:1:burn", "a:update:1:delay", "a:update:1:delay=", "a:update:1:delay=5@1", "a:update:1:delay~5@",
-        "a:update:1:delay=99999999"}) {
+        "a:update:1:delay=99999999", "a:update:1:flip"}) {
     const std::string said = refusal_of(std::string("b:update:1:kill;") + text);
     EXPECT_NE(said.find(std::string("TROUPE_FAULTS: '") + text + "': expected "), said.npos) << text << " -> " << said;
     EXPECT_EQ(said.find('\n'), said.npos);
@@ -62,6 +64,8 @@ TEST(FaultHooksDeathTest, KillsAtTheNthPassageOfTheNodeMeant) {
   EXPECT_EXIT(live("learner/0:update:2:kill", "learner/0", 1), ::testing::KilledBySignal(SIGKILL), "update, passage 2");
   EXPECT_EXIT(live("learner:update:3:exit", "learner/0", 1), ::testing::ExitedWithCode(70), "update, passage 3");
   EXPECT_EXIT(live("*:publish:1:exit", "learner/0", 1), ::testing::ExitedWithCode(70), "publish, passage 1");
+  EXPECT_EXIT(live("learner/0:updated:1:flip", "learner/0", 1), ::testing::ExitedWithCode(5),
+              "updated, passage 1: flip");
   EXPECT_EXIT(live("supervisor:publish:1:exit", "supervisor", 1), ::testing::ExitedWithCode(70), "");
   EXPECT_EXIT(live("learner/0:update:4:kill", "learner/0", 1), kUnharmed, "");
   EXPECT_EXIT(live("learner/1:update:1:kill;actor:update:1:kill", "learner/0", 1), kUnharmed, "");

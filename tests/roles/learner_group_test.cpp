@@ -34,6 +34,18 @@ TEST(Agreement, TheHighestWholeStepWins) {
   EXPECT_EQ(agreement_of({{5, false}, {5, false}}, false).root, -1);
 }
 
+TEST(Agreement, WhereWeightsDifferNobodyIsBelieved) {
+  const Agreement two = agreement_of({{4, true, false, 7}, {4, true, false, 8}}, false);
+  EXPECT_TRUE(two.disagree);
+  EXPECT_EQ(two.root, -1);
+  EXPECT_FALSE(two.shared);
+  EXPECT_FALSE(agreement_of({{4, true, false, 7}, {4, true, false, 7}}, false).disagree);
+  // Of those at the highest step; who takes on their state may have any.
+  EXPECT_TRUE(agreement_of({{3, true, false, 5}, {4, true, false, 7}, {4, true, false, 8}}, false).disagree);
+  EXPECT_FALSE(agreement_of({{3, true, false, 5}, {4, true, false, 7}, {4, false, false, 8}}, false).disagree);
+  EXPECT_TRUE(agreement_of({{4, true, false, 7}, {4, true, true, 8}}, true).disagree);
+}
+
 TEST(Agreement, ALostShardSendsAllBackToTheCheckpoint) {
   EXPECT_EQ(agreement_of({{4}, {4}}, true).root, 0);
   EXPECT_EQ(agreement_of({{4, true, true}, {4}}, true).root, 0);  // the checkpoint is of this very step

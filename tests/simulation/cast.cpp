@@ -58,40 +58,39 @@ void direct(World& world, const RoleSetting& setting, const ConductorConfig& con
 // ---- learner ------------------------------------------------------------------------------------------------------
 
 SimulatedLearner::SimulatedLearner(World& world, Process& process, const RoleSetting& setting, Observed& observed)
-    : world_(world), process_(process), run_(setting.run_folder.filename().string()), observed_(observed) {
+    : world_(world),
+      process_(process),
+      run_(setting.run_folder.filename().string()),
+      observed_(observed),
+      progress_(setting.instance) {
   process_.sleep(Millis(20 + world_.below(200)));
   const auto checkpoint = load_newest_checkpoint(world_.disk, setting.run_folder / "checkpoints", run_);
   if (!checkpoint) return;
   ++observed_.resumed_from_checkpoint;
   weights_ = static_cast<uint64_t>(checkpoint->parts.at("learner").at("weights").item<int64_t>());
-  step_ = checkpoint->meta.step;
-  journal_offset_ = checkpoint->meta.journal_offset;
-  answers_[step_] = Updated{.step = step_, .metrics = {{"loss", static_cast<double>(weights_ % 1000)}}};
-  world_.tell(process_.connection() + " loaded step " + std::to_string(step_));
+  const uint64_t step = checkpoint->meta.step;
+  progress_.begin_at(step, checkpoint->meta.journal_offset, {{step, answer_of(step)}});
+  world_.tell(process_.connection() + " loaded step " + std::to_string(step));
+}
+
+Updated SimulatedLearner::answer_of(uint64_t step) const {
+  return {.step = step, .metrics = {{"loss", static_cast<double>(weights_ % 1000)}}};
 }
 
 Updated SimulatedLearner::handle(const Update& m) {
-  const std::string what = "update step " + std::to_string(m.batch.step);
-  if (const auto answer = answers_.find(m.batch.step); answer != answers_.end()) return answer->second;
-  if (m.batch.step != step_ + 1)
-    throw RemoteFailure({std::string(failure_code::kBehind), process_.options().node, what,
-                         "has applied " + std::to_string(step_) + " steps"});
-  for (uint64_t version = std::max<uint64_t>(m.keep_from, 1); version <= step_; ++version)
-    if (!published_.contains(version))
-      throw RemoteFailure({std::string(failure_code::kBehind), process_.options().node, what,
-                           "does not keep version " + std::to_string(version)});
+  if (const Updated* answer = progress_.earlier_answer(m)) return *answer;
   process_.sleep(Millis(2 + world_.below(30)));
   const uint64_t batch = hash_of(m.batch);
   const auto [known, is_new] = observed_.batches.emplace(m.batch.step, batch);
   if (!is_new && known->second != batch)
     observed_.violations.push_back("step " + std::to_string(m.batch.step) + " was trained with two batches");
   weights_ = mix(weights_, batch);
-  ++step_;
-  observed_.applied = std::max(observed_.applied, step_);
-  observed_.weights[step_] = weights_;
-  answers_.erase(step_ - std::min(step_, kAnswersKept));
-  world_.tell(process_.connection() + " applied step " + std::to_string(step_));
-  return answers_[step_] = Updated{.step = step_, .metrics = {{"loss", static_cast<double>(weights_ % 1000)}}};
+  const uint64_t step = progress_.step() + 1;
+  progress_.applied(answer_of(step));
+  observed_.applied = std::max(observed_.applied, step);
+  observed_.weights[step] = weights_;
+  world_.tell(process_.connection() + " applied step " + std::to_string(step));
+  return answer_of(step);
 }
 
 AnswerLogProbs SimulatedLearner::handle(const LogProbs&) {
@@ -99,26 +98,21 @@ AnswerLogProbs SimulatedLearner::handle(const LogProbs&) {
 }
 
 LearnerState SimulatedLearner::handle(const AskState&) {
-  return {.step = step_,
-          .journal_offset = journal_offset_,
-          .oldest = published_.empty() ? step_ : published_.begin()->first};
+  return progress_.state();
 }
 
 PublishedWeights SimulatedLearner::handle(const PublishWeights& m) {
-  while (!published_.empty() && published_.begin()->first < m.keep_from) {
-    const auto region = world_.regions.find(published_.begin()->second.location);
+  for (const WeightManifest& dropped : progress_.drop_below(m.keep_from)) {
+    const auto region = world_.regions.find(dropped.location);
     if (region != world_.regions.end() && region->second.owner == process_.connection()) world_.regions.erase(region);
-    published_.erase(published_.begin());
   }
-  if (const auto kept = published_.find(m.version); kept != published_.end()) return {kept->second};
-  if (m.version != step_)
-    throw RemoteFailure({std::string(failure_code::kBehind), process_.options().node, "publish",
-                         "has applied " + std::to_string(step_) + " steps"});
+  if (const WeightManifest* kept = progress_.kept(m.version)) return {.manifest = *kept};
+  progress_.need_step(m.version, "publish");
   process_.sleep(Millis(1 + world_.below(5)));
   const std::string name = "v" + std::to_string(m.version);
   world_.regions[name] = {process_.connection(), weights_};
-  return {published_[m.version] = {
-              .version = m.version, .dtype = m.dtype, .digest = std::to_string(weights_), .location = name}};
+  return {.manifest = progress_.keep(
+              {.version = m.version, .dtype = m.dtype, .digest = std::to_string(weights_), .location = name})};
 }
 
 WeightChunk SimulatedLearner::handle(const FetchChunk&) {
@@ -126,15 +120,13 @@ WeightChunk SimulatedLearner::handle(const FetchChunk&) {
 }
 
 Checkpointed SimulatedLearner::handle(const Checkpoint& m) {
-  if (m.step != step_)
-    throw RemoteFailure({std::string(failure_code::kBehind), process_.options().node, "checkpoint",
-                         "has applied " + std::to_string(step_) + " steps"});
-  const CheckpointMeta meta{.run = run_, .step = step_, .journal_offset = m.journal_offset};
+  progress_.need_step(m.step, "checkpoint");
+  const CheckpointMeta meta{.run = run_, .step = m.step, .journal_offset = m.journal_offset};
   const StateDict weights{{"weights", at::full({1}, static_cast<int64_t>(weights_), at::kLong)}};
   const auto folder = write_checkpoint(world_.disk, m.folder, meta, {{"learner", weights}}, 2);
   ++observed_.checkpoints;
-  journal_offset_ = m.journal_offset;
-  return {.folder = folder.string(), .step = step_};
+  progress_.checkpointed(m.journal_offset);
+  return {.folder = folder.string(), .step = m.step};
 }
 
 // ---- actor --------------------------------------------------------------------------------------------------------
@@ -157,7 +149,7 @@ Ack SimulatedActor::handle(const CancelGenerate& m) {
   return {.version = version_};
 }
 
-Ack SimulatedActor::handle(const TakeWeights& m) {
+WeightsTaken SimulatedActor::handle(const TakeWeights& m) {
   process_.sleep(Millis(1 + world_.below(3)));
   if (m.manifest.version == version_) return {.version = version_};
   for (auto it = answering_.begin(); it != answering_.end();) {

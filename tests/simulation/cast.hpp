@@ -10,6 +10,7 @@
 
 #include "actors/runner.hpp"
 #include "roles/conductor_config.hpp"
+#include "roles/learner_progress.hpp"
 #include "roles/setting.hpp"
 #include "world.hpp"
 
@@ -27,6 +28,7 @@ struct Observed {
   uint64_t checkpoints = 0, resumed_from_checkpoint = 0;
 };
 
+// Its rules are the real learner's.
 class SimulatedLearner {
  public:
   using Face = LearnerFace;
@@ -39,13 +41,13 @@ class SimulatedLearner {
   Checkpointed handle(const Checkpoint& m);
 
  private:
+  Updated answer_of(uint64_t step) const;
   World& world_;
   Process& process_;
   const std::string run_;
   Observed& observed_;
-  uint64_t weights_ = 1, step_ = 0, journal_offset_ = 0;
-  std::map<uint64_t, Updated> answers_;
-  std::map<uint64_t, WeightManifest> published_;
+  uint64_t weights_ = 1;
+  LearnerProgress progress_;
 };
 
 // The conductor's run: its control loop is the real one.
@@ -58,7 +60,7 @@ class SimulatedActor {
   SimulatedActor(World& world, Process& process) : world_(world), process_(process) {}
   void handle(const Generate& m, Responder<Generate> responder);
   Ack handle(const CancelGenerate& m);
-  Ack handle(const TakeWeights& m);
+  WeightsTaken handle(const TakeWeights& m);
   bool work();
 
  private:

@@ -65,10 +65,7 @@ class Course {
     world_.trace = plan.trace;
     world_.disk.create_dirs(kRunFolder);
     world_.disk.sync_dir(kRunFolder);
-    world_.on_exit([this](const std::string& node, const Process& process) {
-      if (node == "supervisor") return;
-      exits_.push_back({node, process.error()});
-    });
+    hear_of_exits();
   }
 
   Outcome play() {
@@ -82,8 +79,7 @@ class Course {
     }
     if (observed_.violations.empty() && exit_code_ != 0) observed_.violations.push_back("the run failed: " + report_);
     outcome_.virtual_seconds = std::chrono::duration<double>(world_.now() - begin_).count();
-    world_.on_exit([](const std::string&, const Process&) {});
-    world_.kill_all();
+    kill_all();
     if (observed_.violations.empty()) check_remains();
     outcome_.violations = observed_.violations;
     outcome_.letters = world_.letters;
@@ -97,6 +93,16 @@ class Course {
     std::optional<std::string> error;
   };
 
+  // Whose end the supervisor is told of.
+  void hear_of_exits() {
+    world_.on_exit([this](const std::string& node, const Process& process) {
+      if (node != "supervisor") exits_.push_back({node, process.error()});
+    });
+  }
+  void kill_all() {
+    world_.on_exit(nullptr);
+    world_.kill_all();
+  }
   void start_supervisor();
   void supervise(Process& self);
   void carry_out(Process& self, const Action& action);
@@ -274,8 +280,7 @@ void Course::plan_fault() {
       if (ended_) return;
       world_.tell(power ? "power cut" : "the launcher dies");
       ++outcome_.power_cuts;
-      world_.on_exit([](const std::string&, const Process&) {});
-      world_.kill_all();
+      kill_all();
       if (power) world_.disk.cut_power();
       if (power && observed_.applied > 0) {
         const RunJournal journal(world_.disk, kRunFolder / "journal");
@@ -284,9 +289,7 @@ void Course::plan_fault() {
                                          " was applied, after the power cut the journal ends at step " +
                                          std::to_string(journal.last_step()));
       }
-      world_.on_exit([this](const std::string& node, const Process& process) {
-        if (node != "supervisor") exits_.push_back({node, process.error()});
-      });
+      hear_of_exits();
       world_.after(Millis(100), [this] {
         if (!world_.find("supervisor")) start_supervisor();
       });

@@ -43,7 +43,12 @@ Totals play_all(uint64_t first, uint64_t count) {
   for (unsigned i = 0; i < std::max(1u, std::thread::hardware_concurrency()); ++i)
     threads.emplace_back([&] {
       for (uint64_t seed; (seed = next++) < first + count;) {
-        const Outcome outcome = play(plan_of(seed));
+        Outcome outcome;
+        try {
+          outcome = play(plan_of(seed));
+        } catch (const std::exception& error) {  // the undisturbed run failed
+          outcome.violations.push_back(error.what());
+        }
         const std::lock_guard lock(mutex);
         add(totals, seed, outcome);
       }
