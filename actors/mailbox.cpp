@@ -28,6 +28,7 @@ constexpr Millis kWaitSlice{500};  // a waiting thread beats at least this often
 constexpr std::chrono::microseconds kLookBeforeSleep{100};
 constexpr std::chrono::microseconds kGivingWay{200};
 constexpr Millis kCrowdedFor{1000};
+constexpr Millis kStandAside{1};  // the mailbox thread, while a working thread looks again and again
 
 constexpr std::size_t kMaxFrames = wire::kMaxAttachments + 2;
 
@@ -80,6 +81,7 @@ class SocketMailbox::Post {
   void bind();
   void run();
   std::vector<pollfd> watched();
+  void sleep(std::vector<pollfd>& fds, Millis at_most) const;
   bool receive_request();
   bool receive_answer(const std::string& peer, Socket& socket);
   std::size_t send_letters();
@@ -88,8 +90,8 @@ class SocketMailbox::Post {
   std::map<std::string, Socket> links_;
   int wake_fd_;
   std::condition_variable changed_;
-  std::atomic<int> lookers_{0};
-  Instant crowded_until_{};  // guarded by mutex
+  std::atomic<bool> looked_{false};  // a working thread looks itself, or did so a moment ago
+  Instant crowded_until_{};          // guarded by mutex
   std::atomic<bool> closing_{false};
   std::thread thread_;
 };
@@ -171,15 +173,22 @@ void SocketMailbox::Post::run() {
                                   Millis(0), kPollAtMost);
     auto fds = watched();
     lock.unlock();
-    poll(fds.data(), fds.size(), static_cast<int>(pause.count()));
-    if (fds[0].revents != 0) {
-      uint64_t count = 0;
-      [[maybe_unused]] const auto got = read(wake_fd_, &count, sizeof count);
+    sleep(fds, pause);
+    // A working thread that looks itself would only be disturbed.
+    while (looked_.exchange(false) && !closing_) {
+      fds.resize(1);
+      sleep(fds, kStandAside);
     }
-    // A working thread is looking itself and would only be disturbed.
-    while (lookers_ > 0 && !closing_) std::this_thread::sleep_for(kLookBeforeSleep);
     lock.lock();
   }
+}
+
+// Until one of them is readable; the first is wake_fd_.
+void SocketMailbox::Post::sleep(std::vector<pollfd>& fds, Millis at_most) const {
+  poll(fds.data(), fds.size(), static_cast<int>(at_most.count()));
+  if (fds[0].revents == 0) return;
+  uint64_t count = 0;
+  [[maybe_unused]] const auto got = read(wake_fd_, &count, sizeof count);
 }
 
 // Receives everything, tells the time, sends everything. Until a round without either: the descriptors tell of a change
@@ -235,15 +244,12 @@ auto SocketMailbox::Post::wait(std::unique_lock<std::mutex>& lock, Instant until
                                const std::string& beat_detail) -> decltype(look()) {
   Instant now = std::chrono::steady_clock::now();
   const Instant look_until = now < crowded_until_ ? now : std::min(until, now + kLookBeforeSleep);
-  ++lookers_;
+  const bool looking = look_until > now;
+  if (looking) looked_ = true;
   for (;;) {
     pump();
-    auto result = look();
-    if (result || now >= look_until) {
-      --lookers_;
-      if (result) return result;
-      break;
-    }
+    if (auto result = look()) return result;
+    if (now >= look_until) break;
     lock.unlock();
     const Instant before = std::chrono::steady_clock::now();
     std::this_thread::yield();
@@ -254,10 +260,12 @@ auto SocketMailbox::Post::wait(std::unique_lock<std::mutex>& lock, Instant until
       now = std::max(now, look_until);  // one last look
     }
   }
-  for (;;) {
+  looked_ = false;
+  for (bool watched = !looking;; watched = true) {
     if (auto result = look()) return result;
     now = std::chrono::steady_clock::now();
     if (now >= until) return {};
+    if (!watched) wake();  // from here on it is the mailbox thread that looks
     if (!beat_detail.empty()) pulse_.beat("wait", beat_detail);
     changed_.wait_until(lock, std::min(until, now + kWaitSlice));
   }

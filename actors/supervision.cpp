@@ -233,18 +233,18 @@ void SupervisionPolicy::advance_stop(Instant now, std::vector<Action>& out) {
   if (!anyone && !std::exchange(ended_, true)) out.push_back(EndRun{exit_code_, report_});
 }
 
-// When a node that was told to stop, and goes on as it does now, is waited for no longer. The driver beats while it
-// waits for the others: their standstill is its own.
+// When a node that was told to stop is waited for no longer, if all goes on as it does now. Only the driver has
+// something to finish. It beats while it waits for the others: their standstill is its own.
 Instant SupervisionPolicy::patience_ends(const Node& node) const {
   const auto standstill = [&](const Node& n) {
     if (n.life == Life::kEnded) return n.last_progress + times_.stop;
     return n.last_progress + std::max(times_.stop, n.spec.leases.of(n.status.phase));
   };
   const Instant least = node.told + times_.stop;
-  if (!node.spec.heartbeats || !node.beaten) return least;
+  if (!node.spec.drives || !node.spec.heartbeats || !node.beaten) return least;
   Instant ends = standstill(node);
   for (const Node& other : nodes_)
-    if (node.spec.drives && other.spec.heartbeats) ends = std::min(ends, standstill(other));
+    if (other.spec.heartbeats) ends = std::min(ends, standstill(other));
   return std::max(least, ends);
 }
 

@@ -13,9 +13,9 @@
 //   the run: all others are stopped and the exit code is not zero.
 // - The end of the driving node with exit code 0 is the end of the run: the others are stopped in reverse order.
 // - Stopping: the Stop message to the driver first (it may need the others to finish), when it has ended to the others
-//   in reverse order. A node that has been told is waited for as long as it makes progress, and the driver as long as
-//   all the others do too; SIGTERM after StopTimes::stop (or the phase's lease, if that is longer) without, SIGKILL
-//   after StopTimes::term more. A second request: SIGKILL at once.
+//   in reverse order; SIGTERM after StopTimes::stop, SIGKILL after StopTimes::term more. The driver, which has a step
+//   to finish, is waited for as long as it and all the others make progress: until one has stood still for
+//   StopTimes::stop and the lease of its phase, or has died StopTimes::stop ago. A second request: SIGKILL at once.
 #pragma once
 
 #include <cstdint>
@@ -56,7 +56,7 @@ struct SupervisedNode {
 };
 
 struct StopTimes {
-  Millis stop{20'000};  // from the Stop message, or the last progress since, to SIGTERM
+  Millis stop{20'000};  // from the Stop message (the driver: or the last progress) to SIGTERM
   Millis term{3'000};   // from SIGTERM to SIGKILL
 };
 
