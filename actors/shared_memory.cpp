@@ -9,10 +9,12 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <thread>
 
@@ -31,11 +33,23 @@ constexpr char kHere = 1, kUnknown = 0;
 }
 
 std::byte* map(int fd, std::size_t bytes, int protection, const std::string& what) {
-  // A writer touches every page at once; a reader's pages are mapped as it reads.
-  const int populate = (protection & PROT_WRITE) != 0 ? MAP_POPULATE : 0;
-  void* data = mmap(nullptr, bytes, protection, MAP_SHARED | populate, fd, 0);
+  void* data = mmap(nullptr, bytes, protection, MAP_SHARED, fd, 0);
   if (data == MAP_FAILED) throw_errno(what);
   return static_cast<std::byte*>(data);
+}
+
+// Touches every page of a writer's mapping, two parts at a time: the kernel clears them one by one. Where it can't be
+// asked to (before Linux 5.14) they are cleared as they are written.
+void touch_pages(std::byte* data, std::size_t bytes) {
+  constexpr std::size_t kPart = 16 << 20;
+  std::atomic<std::size_t> next{0};
+  const auto touch = [&] {
+    for (std::size_t at; (at = next.fetch_add(kPart)) < bytes;)
+      (void)madvise(data + at, std::min(kPart, bytes - at), MADV_POPULATE_WRITE);
+  };
+  std::optional<std::jthread> other;
+  if (bytes > kPart) other.emplace(touch);
+  touch();
 }
 
 sockaddr_un address_of(const std::string& path) {
@@ -119,6 +133,7 @@ std::shared_ptr<SharedRegion> SharedRegion::create(std::size_t bytes) {
     throw_errno(what);
   }
   std::byte* data = map(fd.get(), bytes, PROT_READ | PROT_WRITE, what);
+  touch_pages(data, bytes);
   return std::shared_ptr<SharedRegion>(new SharedRegion(fd.release(), data, bytes, false));
 }
 

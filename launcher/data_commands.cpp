@@ -50,7 +50,7 @@ void add_tiny_model(CLI::App* data, const RoleCalls& calls, int& exit_code) {
   command->add_option("--steps", options->steps, "training steps; 0: random weights")->capture_default_str();
   command->add_option("--hidden", options->hidden_size, "width, a multiple of 8")->capture_default_str();
   command->add_option("--layers", options->num_layers, "layers")->capture_default_str();
-  command->add_option("--wrong-share", options->wrong_share, "share of answers taught wrong, 0 to 1")
+  command->add_option("--wrong-share", options->wrong_share, "share of answers that are taught one too many, 0 to 1")
       ->capture_default_str();
   command->add_option("--seed", options->seed, "of weights and lessons")->capture_default_str();
   command->footer("Example:\n  troupe data tiny-model --prompts data/train.jsonl --to models/tiny");

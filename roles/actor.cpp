@@ -149,7 +149,9 @@ bool Actor::work() {
   const EngineStats stats = engine_->stats();
   context_.beat("generate", std::to_string(stats.running_sequences) + " answers running, " +
                                 std::to_string(waiting_.size()) + " prompts open");
-  return stats.running_sequences > 0 || stats.waiting_requests > 0;
+  const bool more = stats.running_sequences > 0 || stats.waiting_requests > 0;
+  if (!more) engine_->discard_cache();  // other roles of the host take their turn
+  return more;
 }
 
 void Actor::reply(const Finished& finished) {

@@ -4,6 +4,7 @@
 #include <ATen/ops/normal.h>
 #include <ATen/ops/ones.h>
 
+#include <charconv>
 #include <random>
 
 #include "core/io/model_folder.hpp"
@@ -69,7 +70,14 @@ StateDict random_weights(const DecoderConfig& config, uint64_t seed) {
   return weights;
 }
 
-// A batch of questions with their answers, right or (in wrong_share of the cases) another number.
+// One too many; of what is no number, another question's.
+std::string wrong_answer(const std::string& right, const std::string& other) {
+  int64_t number = 0;
+  const auto [end, error] = std::from_chars(right.data(), right.data() + right.size(), number);
+  return error == std::errc() && end == right.data() + right.size() ? std::to_string(number + 1) : other;
+}
+
+// A batch of questions with their answers, right or (in wrong_share of the cases) wrong.
 PackedBatch lesson(const std::vector<TokenizedPrompt>& prompts, const Tokenizer& tokenizer, double wrong_share,
                    std::mt19937_64& random) {
   std::vector<int64_t> tokens;
@@ -77,7 +85,8 @@ PackedBatch lesson(const std::vector<TokenizedPrompt>& prompts, const Tokenizer&
   for (int64_t i = 0; i < kQuestionsPerStep; ++i) {
     const TokenizedPrompt& prompt = prompts[random() % prompts.size()];
     const bool wrong = static_cast<double>(random() % 1000) < wrong_share * 1000;
-    const std::string answer = wrong ? prompts[random() % prompts.size()].answer : prompt.answer;
+    const std::string& other = prompts[random() % prompts.size()].answer;
+    const std::string answer = wrong ? wrong_answer(prompt.answer, other) : prompt.answer;
     std::vector<int32_t> ids = tokenizer.encode(answer);
     ids.push_back(*tokenizer.eos_id());
     tokens.insert(tokens.end(), prompt.ids.begin(), prompt.ids.end());

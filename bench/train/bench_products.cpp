@@ -40,10 +40,12 @@ int main(int argc, char** argv) {
                                         {"145M expert down", 1024, 640, 1728}}) {
       const at::Tensor x = at::randn({m, k}).to(type), w = at::randn({n, k}).to(type), dy = at::randn({m, n}).to(type);
       at::Tensor y = at::empty({m, n}, type), dx = at::empty({m, k}, type), dw = at::zeros({n, k});
+      at::Tensor logits = at::empty({m, n});
       at::Tensor their_y = y.clone(), their_dx = dx.clone(), their_dw = at::zeros({n, k}, type);
       const std::vector<std::pair<const char*, std::function<void()>>> works{
           {"forward", [&] { product_of_rows(x, w, y); }},
           {"forward_library", [&] { at::mm_out(their_y, x, w.t()); }},
+          {"logits", [&] { wide_product(x, w, logits); }},
           {"backward_input", [&] { product(dy, w, dx); }},
           {"backward_input_library", [&] { at::mm_out(their_dx, dy, w); }},
           {"backward_weight", [&] { add_product(dw, dy, x); }},

@@ -1,10 +1,10 @@
 // The learner's step, one JSON line per run:
-//   bench_train [--minimind WIDTH/LAYERS[/moe] | --model FOLDER] [--dtype f32|bf16] [--task lm|answers|group]
+//   bench_train [--minimind WIDTH/LAYERS[/moe] | --model FOLDER] [--dtype f32|bf16] [--task lm|sft|answers|group]
 //               [--sequences N] [--steps N] [--micro TOKENS] [--threads N] [--checkpointing] [--lora RANK]
 // --minimind: random weights of this shape (512/8). lm: 8 sequences (--sequences) of 512 tokens, cross-entropy on all
-// of them. answers: 32 sequences of 45 prompt and 48 answer tokens, loss on the answers; group: the same, with four
-// answers to each of eight prompts. A step is forward, backward, clipping and AdamW. Medians of the steps after two
-// warm-up steps.
+// of them. sft: the same of 64 to 512 tokens, other lengths in every step. answers: 32 sequences of 45 prompt and 48
+// answer tokens, loss on the answers; group: the same, with four answers to each of eight prompts. A step is forward,
+// backward, clipping and AdamW. Medians of the steps after two warm-up steps; cpu: of all threads together.
 #include <ATen/Parallel.h>
 #include <sys/resource.h>
 
@@ -69,9 +69,10 @@ Options parse(int argc, char** argv) {
     else
       throw std::invalid_argument("unknown flag " + flag);
   }
-  if ((o.dtype != "f32" && o.dtype != "bf16") || (o.task != "lm" && o.task != "answers" && o.task != "group") ||
-      o.steps < 1 || o.sequences < 0)
-    throw std::invalid_argument("expected --dtype f32|bf16, --task lm|answers|group, --steps >= 1, --sequences >= 1");
+  const bool task = o.task == "lm" || o.task == "sft" || o.task == "answers" || o.task == "group";
+  if ((o.dtype != "f32" && o.dtype != "bf16") || !task || o.steps < 1 || o.sequences < 0)
+    throw std::invalid_argument(
+        "expected --dtype f32|bf16, --task lm|sft|answers|group, --steps >= 1, --sequences >= 1");
   return o;
 }
 
@@ -119,20 +120,35 @@ double flops(const DecoderConfig& c, const PackedBatch& batch) {
 }
 
 PackedBatch make_batch(const Options& o, const DecoderConfig& config) {
-  const int64_t count = o.sequences > 0 ? o.sequences : o.task == "lm" ? 8 : 32;
-  const int64_t prompt = o.task == "lm" ? 1 : 45, answer = o.task == "lm" ? 511 : 48;
+  const bool answers = o.task == "answers" || o.task == "group";
+  const int64_t count = o.sequences > 0 ? o.sequences : answers ? 32 : 8;
+  const int64_t prompt = answers ? 45 : 1, answer = answers ? 48 : 511;
   PackedBatch batch;
   batch.prompt_lengths.assign(static_cast<size_t>(count), prompt);
   batch.response_lengths.assign(static_cast<size_t>(count), answer);
-  at::Tensor tokens = at::randint(3, config.vocab_size, {count, prompt + answer}, at::kLong);
-  if (o.task == "group")
-    for (int64_t i = 0; i < count; ++i) tokens[i].slice(0, 0, prompt).copy_(tokens[i / 4 * 4].slice(0, 0, prompt));
-  batch.tokens = tokens.view({-1});
+  if (o.task == "sft")
+    for (int64_t& length : batch.response_lengths) length = at::randint(63, 512, {1}, at::kLong).item<int64_t>();
+  batch.tokens = at::randint(3, config.vocab_size, {count * prompt + batch.response_tokens()}, at::kLong);
+  if (o.task == "group") {
+    const at::Tensor rows = batch.tokens.view({count, prompt + answer});
+    for (int64_t i = 0; i < count; ++i) rows[i].slice(0, 0, prompt).copy_(rows[i / 4 * 4].slice(0, 0, prompt));
+  }
   return batch;
+}
+
+// Of all threads, seconds.
+double cpu_seconds() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
 int run(const Options& o) {
   at::set_num_threads(o.threads);
+  at::manual_seed(1);
   const at::ScalarType type = o.dtype == "f32" ? at::kFloat : at::kBFloat16;
   TrainConfig train;
   train.compute = type;
@@ -147,20 +163,27 @@ int run(const Options& o) {
     engine.emplace(model.config, model.weights, train);
   }
   const double rate_before = matmul_rate(type);
-  const PackedBatch batch = make_batch(o, engine->model().config());
-  const LossFn loss = [&](const MicroBatch&, const TokenOutputs& out) {
-    return -out.logprobs.sum() / static_cast<double>(batch.response_tokens());
+  PackedBatch batch;
+  // As the supervised jobs: the mean over the scored tokens, and experts' auxiliary loss by the part's sequences.
+  const LossFn loss = [&](const MicroBatch& part, const TokenOutputs& out) {
+    const at::Tensor language = -out.logprobs.sum() / static_cast<double>(batch.response_tokens());
+    if (!out.aux.defined()) return language;
+    return language + out.aux * (static_cast<double>(part.sequences.size()) / static_cast<double>(batch.sequences()));
   };
-  std::vector<double> steps, updates;
+  std::vector<double> steps, updates, cpu, rates;
   double last_loss = 0;
   for (int i = 0; i < o.steps + 2; ++i) {
-    const double start = now_seconds();
+    if (i == 0 || o.task == "sft") batch = make_batch(o, engine->model().config());
+    const double start = now_seconds(), cpu_start = cpu_seconds();
     last_loss = engine->accumulate(batch, 1.0, loss).loss;
     const double accumulated = now_seconds();
     engine->apply();
     if (i < 2) continue;
-    steps.push_back(now_seconds() - start);
-    updates.push_back(now_seconds() - accumulated);
+    const double end = now_seconds();
+    steps.push_back(end - start);
+    updates.push_back(end - accumulated);
+    cpu.push_back(cpu_seconds() - cpu_start);
+    rates.push_back(static_cast<double>(batch.tokens.size(0)) / (end - start));
   }
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -176,7 +199,8 @@ int run(const Options& o) {
                               {"seconds_per_step", seconds},
                               {"seconds_min", *std::min_element(steps.begin(), steps.end())},
                               {"update_seconds", median(updates)},
-                              {"tokens_per_second", static_cast<double>(batch.tokens.size(0)) / seconds},
+                              {"cpu_seconds_per_step", median(cpu)},
+                              {"tokens_per_second", median(rates)},
                               {"gflops", work / seconds / 1e9},
                               {"matmul_gflops", {rate_before, matmul_rate(type)}},
                               {"peak_rss_mib", usage.ru_maxrss / 1024},

@@ -50,6 +50,8 @@ class CachedDecoder {
   virtual void compute_logits(std::span<const LogitRequest> requests) = 0;
   virtual LogitRow logits(int64_t request) = 0;
   virtual void copy_page(int32_t from, int32_t to) = 0;  // in all layers
+  // Gives the cache's memory back to the system until the next forward; what it held is lost.
+  virtual void discard_cache() {}
 
   // Packs new weights aside; swap() puts them in place, false when there are none.
   virtual void prepare(const StateDict& weights) = 0;

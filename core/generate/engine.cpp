@@ -34,6 +34,9 @@ bool Engine::swap_prepared() {
 void Engine::swap_weights(const StateDict& weights, uint64_t version) {
   scheduler_->swap_weights(weights, version);
 }
+void Engine::discard_cache() {
+  scheduler_->discard_cache();
+}
 bool Engine::holds(const StateDict& weights) const {
   return scheduler_->holds(weights);
 }

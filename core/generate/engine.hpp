@@ -115,6 +115,8 @@ class Engine {
   // Both at once, packed in the place of the old weights: no second copy, and nothing to generate with meanwhile. What
   // throws std::invalid_argument leaves the old ones in use.
   void swap_weights(const StateDict& weights, uint64_t version);
+  // Gives the key-value cache's memory back to the system until it is needed; nothing where a request holds some of it.
+  void discard_cache();
   // Whether the weights in use are these, bit for bit: what the next step reads is compared, not what was handed in.
   // The own kernels keep panels in another order and padded; they are compared with `weights` packed again.
   bool holds(const StateDict& weights) const;

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -20,6 +21,11 @@ MemoryBlock::MemoryBlock(size_t bytes) {
     throw std::runtime_error("no memory for a block of " + std::to_string(bytes_) + " bytes");
   }
   if (unit == kHugePageBytes) madvise(data_, bytes_, MADV_HUGEPAGE);  // a hint: small pages serve as well
+}
+
+void MemoryBlock::discard() {
+  // Locked pages can't be given back.
+  if (data_ && madvise(data_, bytes_, MADV_DONTNEED) != 0) std::memset(data_, 0, bytes_);
 }
 
 MemoryBlock::~MemoryBlock() {

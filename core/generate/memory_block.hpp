@@ -20,6 +20,9 @@ class MemoryBlock {
     return *this;
   }
 
+  // All zero again, and untouched: the memory goes back to the system until it is used.
+  void discard();
+
   std::byte* data() const { return static_cast<std::byte*>(data_); }  // 64-byte aligned at least
   size_t bytes() const { return bytes_; }
 

@@ -67,6 +67,7 @@ class PackedDecoder : public CachedDecoder {
     return {logits_.floats(request), stats_.data() + request * blocks_, s_.vocab};
   }
   void copy_page(int32_t from, int32_t to) override;
+  void discard_cache() override { cache_.discard(); }
   void prepare(const StateDict& weights) override;
   bool swap() override;
   void replace(const StateDict& weights) override;

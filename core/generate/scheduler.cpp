@@ -288,6 +288,10 @@ void Engine::Scheduler::swap_weights(const StateDict& weights, uint64_t version)
   begin_version(version);
 }
 
+void Engine::Scheduler::discard_cache() {
+  if (pages_.num_free() == pages_.capacity()) decoder_->discard_cache();
+}
+
 void Engine::Scheduler::begin_version(uint64_t version) {
   // What is kept, or will be of a request under way, is other weights' keys and values.
   release_kept();

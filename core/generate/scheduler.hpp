@@ -26,6 +26,7 @@ class Engine::Scheduler {
   void prepare_weights(const StateDict& weights, uint64_t version);
   bool swap_prepared();
   void swap_weights(const StateDict& weights, uint64_t version);
+  void discard_cache();
   bool holds(const StateDict& weights) const { return decoder_->holds(weights); }
   std::vector<float> logprobs(std::span<const int32_t> tokens, std::span<const int32_t> prompt_lengths,
                               std::span<const int32_t> response_lengths, double temperature);

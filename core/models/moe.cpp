@@ -104,45 +104,44 @@ void Experts::forward(const MoeConfig& config, const at::Tensor& x, const std::v
                       ExpertActivations& kept, at::Tensor& gate_up, ExpertTemporaries& t, at::Tensor& y) const {
   route(config, router, x, sequences, kept);
   const auto used = [&](const at::Tensor& rows) { return rows.narrow(0, 0, kept.bounds.back()); };
-  at::Tensor inputs = used(t.x), act = used(t.act);
+  at::Tensor inputs = used(t.ends), act = used(t.act);
   gather_rows(x, kept.token, inputs);
   for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const auto& rows) {
     at::Tensor out = rows(gate_up);
-    block.gate_up.forward(rows(t.x), out, false);
+    block.gate_up.forward(rows(t.ends), out, false);
   });
   swiglu(used(gate_up), act, kept.weight);
   for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const auto& rows) {
-    at::Tensor out = rows(t.y);
+    at::Tensor out = rows(t.ends);
     block.down.forward(rows(t.act), out, false);
   });
-  sum_rows({}, t.y, kept.rows, y);
+  sum_rows({}, t.ends, kept.rows, y);
 }
 
 void Experts::backward(const MoeConfig& config, const at::Tensor& x, const at::Tensor& dy, float aux_gradient,
                        const ExpertActivations& kept, at::Tensor& gate_up, ExpertTemporaries& t, at::Tensor& dx) const {
   const auto used = [&](const at::Tensor& rows) { return rows.narrow(0, 0, kept.bounds.back()); };
-  at::Tensor inputs = used(t.x), act = used(t.act), both = used(gate_up);
-  gather_rows(dy, kept.token, inputs);
+  at::Tensor ends = used(t.ends), act = used(t.act), both = used(gate_up);
+  gather_rows(dy, kept.token, ends);
   for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const auto& rows) {
     at::Tensor dact = rows(t.act);
-    block.down.backward_input(rows(t.x), dact, false);
+    block.down.backward_input(rows(t.ends), dact, false);
   });
   const at::Tensor dweight = at::empty_like(kept.weight);
   swiglu_backward(both, act, kept.weight, dweight);
   for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const auto& rows) {
-    block.down.backward_weight(rows(t.act), rows(t.x), false);
-    at::Tensor dinput = rows(t.y);
+    at::Tensor dinput = rows(t.ends);  // in place of dy, which is needed no more
+    block.down.backward_weight(rows(t.act), dinput, false);
     block.gate_up.backward_input(rows(gate_up), dinput, false);
   });
   const at::Tensor dscores = scores_gradient(config, kept, dweight, aux_gradient);
-  if (router.grad.defined()) {
-    gather_rows(x, kept.token, inputs);
-    for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const auto& rows) {
-      block.gate_up.backward_weight(rows(t.x), rows(gate_up), false);
-    });
-    add_product(router.grad, dscores, x.to(at::kFloat));
-  }
-  sum_rows(at::mm(dscores, router.value.to(at::kFloat)), t.y, kept.rows, dx);
+  sum_rows(at::mm(dscores, router.value.to(at::kFloat)), t.ends, kept.rows, dx);
+  if (!router.grad.defined()) return;
+  gather_rows(x, kept.token, ends);
+  for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const auto& rows) {
+    block.gate_up.backward_weight(rows(t.ends), rows(gate_up), false);
+  });
+  add_product(router.grad, dscores, x.to(at::kFloat));
 }
 
 }  // namespace troupe::trunk

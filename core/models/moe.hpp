@@ -33,9 +33,8 @@ struct ExpertActivations {
 
 // Written anew by every layer; R or more rows.
 struct ExpertTemporaries {
-  at::Tensor x;    // T [R, D]: inputs of the rows, or gradients of their outputs
-  at::Tensor act;  // T [R, I]
-  at::Tensor y;    // T [R, D]: outputs of the rows, or gradients of their inputs
+  at::Tensor ends;  // T [R, D]: the rows' inputs, then their outputs; or the gradients of these, the other way round
+  at::Tensor act;   // T [R, I]
 };
 
 struct Experts {

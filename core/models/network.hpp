@@ -30,6 +30,16 @@ struct LayerActivations {
   ExpertActivations experts;
 };
 
+// Memory that every layer writes anew, in the forward pass and again in the backward pass.
+struct Temporaries {
+  at::Tensor y;               // T [S, D]: a norm's output, or its gradient
+  at::Tensor delta;           // T [S, D]: what a block adds to the residual, or a norm's output in the backward pass
+  at::Tensor act;             // T [S, I]: silu(gate) * up, or its gradient; dense
+  ExpertTemporaries experts;  // or
+  at::Tensor heads;           // T [S, H d]: gradient of the attention's output; backward
+  at::Tensor dqkv;            // T [S, (H + 2 KV) d]; backward
+};
+
 // One forward pass, and what is kept of it.
 struct Pass {
   PackedTokens packed;
@@ -41,6 +51,9 @@ struct Pass {
   float aux_gradient = 0.0;  // d loss / d aux, in the backward pass
   RopeTable rope;
   std::shared_ptr<Workspace> memory;
+  Temporaries temporaries;
+  at::Tensor residual;                   // float32 [S, D]
+  LayerActivations shared;               // of one layer at a time: without gradient, or checkpointing
   std::vector<LayerActivations> layers;  // kept, not checkpointing
   std::vector<at::Tensor> layer_inputs;  // checkpointing: float32 [S, D] each
   at::Tensor normalised, rms;            // of the final norm: T [R, D], float32 [R]
@@ -70,16 +83,17 @@ struct Decoder::Network {
   void backward(trunk::Pass& pass, const at::Tensor& dhidden, const at::Tensor& daux);
 
  private:
-  struct Temporaries;
   void build_layers();
   void add_adapters(const StateDict& state);
   void forward_layer(const trunk::Layer& layer, const trunk::Pass& pass, const AttentionInput& input,
-                     at::Tensor& residual, at::Tensor delta, trunk::LayerActivations& kept, Temporaries& t);
-  void feed_forward(const trunk::Layer& layer, const trunk::Pass& pass, trunk::LayerActivations& kept, Temporaries& t);
+                     at::Tensor& residual, at::Tensor delta, trunk::LayerActivations& kept, trunk::Temporaries& t);
+  void feed_forward(const trunk::Layer& layer, const trunk::Pass& pass, trunk::LayerActivations& kept,
+                    trunk::Temporaries& t);
   void backward_layer(const trunk::Layer& layer, const trunk::Pass& pass, const AttentionInput& input,
-                      trunk::LayerActivations& kept, at::Tensor& dresidual, at::Tensor& dy, Temporaries& t);
+                      trunk::LayerActivations& kept, at::Tensor& dresidual, at::Tensor& dy, trunk::Temporaries& t);
   void backward_feed_forward(const trunk::Layer& layer, const trunk::Pass& pass, trunk::LayerActivations& kept,
-                             const at::Tensor& dy, Temporaries& t);
+                             const at::Tensor& dy, trunk::Temporaries& t);
+  trunk::Temporaries take_temporaries(Workspace& memory, int64_t tokens) const;
   trunk::LayerActivations take_activations(Workspace& memory, int64_t tokens) const;
   AttentionShape attention_shape() const {
     return {config.num_heads, config.num_kv_heads, config.head_dim, config.rms_norm_eps};

@@ -13,30 +13,21 @@ namespace troupe {
 using trunk::Layer;
 using trunk::LayerActivations;
 using trunk::Pass;
+using trunk::Temporaries;
 
-// Memory that every layer writes anew. S tokens; T is the compute dtype.
-struct Decoder::Network::Temporaries {
-  at::Tensor y;      // T [S, D]: a norm's output, or its gradient
-  at::Tensor delta;  // T [S, D]: what a block adds to the residual, or a norm's output in the backward pass
-  at::Tensor act;    // T [S, I]: silu(gate) * up, or its gradient; dense
-  trunk::ExpertTemporaries experts;  // or
-  at::Tensor heads;                  // T [S, H d]: gradient of the attention's output
-  at::Tensor dqkv;                   // T [S, (H + 2 KV) d]
-
-  Temporaries(Workspace& memory, int64_t tokens, const DecoderConfig& c, at::ScalarType type, bool backward)
-      : y(memory.take({tokens, c.hidden_size}, type)), delta(memory.take({tokens, c.hidden_size}, type)) {
-    if (c.moe.experts > 0) {
-      const int64_t rows = trunk::expert_rows(c.moe, tokens);
-      experts = {memory.take({rows, c.hidden_size}, type), memory.take({rows, c.intermediate_size}, type),
-                 memory.take({rows, c.hidden_size}, type)};
-    } else {
-      act = memory.take({tokens, c.intermediate_size}, type);
-    }
-    if (!backward) return;
-    heads = memory.take({tokens, c.num_heads * c.head_dim}, type);
-    dqkv = memory.take({tokens, (c.num_heads + 2 * c.num_kv_heads) * c.head_dim}, type);
+Temporaries Decoder::Network::take_temporaries(Workspace& memory, int64_t tokens) const {
+  const auto matrix = [&](int64_t rows, int64_t columns) { return memory.take({rows, columns}, options.compute); };
+  Temporaries t;
+  t.y = matrix(tokens, config.hidden_size);
+  t.delta = matrix(tokens, config.hidden_size);
+  if (config.moe.experts > 0) {
+    const int64_t rows = trunk::expert_rows(config.moe, tokens);
+    t.experts = {matrix(rows, config.hidden_size), matrix(rows, config.intermediate_size)};
+  } else {
+    t.act = matrix(tokens, config.intermediate_size);
   }
-};
+  return t;
+}
 
 LayerActivations Decoder::Network::take_activations(Workspace& memory, int64_t tokens) const {
   const auto matrix = [&](int64_t columns) { return memory.take({tokens, columns}, options.compute); };
@@ -121,10 +112,10 @@ at::Tensor Decoder::Network::forward(Pass& pass) {
   const AttentionShape shape = attention_shape();
   const AttentionInput input{shape, pass.rope, pass.packed.cu_seqlens, pass.packed.continues};
 
-  at::Tensor residual = pass.memory->take({tokens, config.hidden_size}, at::kFloat);
-  residual.copy_(embedding.value.index_select(0, pass.packed.tokens));
-  Temporaries t(*pass.memory, tokens, config, options.compute, false);
-  LayerActivations shared;
+  pass.residual = pass.memory->take({tokens, config.hidden_size}, at::kFloat);
+  at::Tensor residual = pass.residual.copy_(embedding.value.index_select(0, pass.packed.tokens));
+  Temporaries& t = pass.temporaries = take_temporaries(*pass.memory, tokens);
+  LayerActivations& shared = pass.shared;
   if (!pass.keep || checkpoint) shared = take_activations(*pass.memory, tokens);
   if (!pass.keep) shared.normalised_attention = shared.normalised_feed_forward = shared.log_sum = at::Tensor();
   at::Tensor delta;
@@ -178,17 +169,14 @@ void Decoder::Network::backward(Pass& pass, const at::Tensor& dhidden, const at:
     if (!wide) dy.copy_(dresidual);
   }
 
-  Temporaries t(memory, tokens, config, options.compute, true);
-  LayerActivations shared;
-  at::Tensor residual;
-  if (!pass.layer_inputs.empty()) {
-    shared = take_activations(memory, tokens);
-    residual = memory.take({tokens, config.hidden_size}, at::kFloat);
-  }
+  Temporaries& t = pass.temporaries;
+  t.heads = memory.take({tokens, config.num_heads * config.head_dim}, options.compute);
+  t.dqkv = memory.take({tokens, (config.num_heads + 2 * config.num_kv_heads) * config.head_dim}, options.compute);
+  const bool checkpointed = !pass.layer_inputs.empty();
   for (size_t i = layers.size(); i-- > 0;) {
-    if (!pass.layer_inputs.empty())
-      forward_layer(layers[i], pass, input, residual.copy_(pass.layer_inputs[i]), {}, shared, t);
-    backward_layer(layers[i], pass, input, pass.layer_inputs.empty() ? pass.layers[i] : shared, dresidual, dy, t);
+    if (checkpointed)
+      forward_layer(layers[i], pass, input, pass.residual.copy_(pass.layer_inputs[i]), {}, pass.shared, t);
+    backward_layer(layers[i], pass, input, checkpointed ? pass.shared : pass.layers[i], dresidual, dy, t);
   }
   if (embedding.grad.defined()) add_rows(embedding.grad, pass.packed.tokens, dresidual);
   pass.memory.reset();

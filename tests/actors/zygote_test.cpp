@@ -100,7 +100,8 @@ TEST_F(ZygoteTest, WhatItStartsIsAChildOfItsOwnerLikeOneThatWasExeced) {
       return std::string(contents("/proc/" + std::to_string(other->pid()) + "/cmdline").c_str()) ==
              "zygote_test wait --node actor/0";
     }));
-    EXPECT_EQ(std::string(contents("/proc/" + std::to_string(zygote.pid()) + "/cmdline").c_str()), "zygote_test zygote");
+    EXPECT_EQ(std::string(contents("/proc/" + std::to_string(zygote.pid()) + "/cmdline").c_str()),
+              "zygote_test zygote");
     other->signal(SIGTERM);
     EXPECT_EQ(end_of(*other).signal, SIGTERM);
   });

@@ -45,7 +45,7 @@ const TinyWorld& TinyWorld::get() {
                   f + "/train.jsonl", "--held-out", f + "/held_out.jsonl"},
                  folder / "data.log");
       run_to_end({TROUPE_PROGRAM, "data", "tiny-model", "--prompts", f + "/train.jsonl", "--to", f + "/model",
-                  "--steps", "30", "--hidden", "64", "--layers", "2"},
+                  "--steps", "120", "--hidden", "64", "--layers", "2"},
                  folder / "model.log");
     }
     ~World() { fs::remove_all(folder); }

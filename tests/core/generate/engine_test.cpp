@@ -290,6 +290,18 @@ TEST(Engine, EachTokenRemembersTheVersionThatProducedIt) {
   }
 }
 
+TEST(Engine, ACacheGivenBackChangesNoAnswer) {
+  const DecoderConfig config = odd_config();
+  Engine engine(config, random_weights(config, 5), {}, small_options());
+  engine.submit(request_of(1, 40, 2, 12));
+  const std::vector<Completion> want = run(engine).at(1);
+  engine.discard_cache();
+  engine.submit(request_of(1, 40, 2, 12));
+  for (int i = 0; i < 5; ++i) engine.step();
+  engine.discard_cache();  // a request holds some of it: it stays
+  expect_same(run(engine).at(1), want, "after it was given back");
+}
+
 TEST(Engine, SwappedWeightsAreThoseOfAFreshEngine) {
   const DecoderConfig config = full_config();
   Engine engine(config, random_weights(config, 5), {}, small_options());

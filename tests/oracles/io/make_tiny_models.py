@@ -6,7 +6,8 @@ Each folder is a Hugging Face folder plus io.safetensors:
   input_ids int64 [B, T], logits float32 [B, T, V]                        all but llama_score
   labels int64 [B, T] (-100: not counted), loss float32 [], grad.NAME      llama, qwen2, qwen3
     (loss: mean over the counted next-token predictions of the batch, as transformers' `labels=` computes it)
-  greedy_prompt int64 [1, P], greedy_ids int64 [1, P + N]                  llama, qwen2, qwen3 (no EOS among the N)
+  greedy_prompt int64 [1, P], greedy_ids int64 [1, P + N]                  all but llama_score, llama_sharded_bf16
+    (no EOS among the N; the likeliest token leads by at least 0.01)
   scores float32 [B, T]: score head at every position                      llama_score
 """
 
@@ -58,6 +59,18 @@ def save(folder, model, tensors, **arguments):
     print(folder.name, sum(f.stat().st_size for f in folder.iterdir()))
 
 
+def greedy(model, seed):
+    """A continuation by the real generate(), of the first prompt whose choices are no near ties and meet no EOS."""
+    while True:
+        prompt = ids(1, 5, seed, model.config.vocab_size)
+        out = model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=16,
+                             output_logits=True, return_dict_in_generate=True)
+        best = torch.stack(out.logits).topk(2, -1).values
+        if out.sequences.shape[1] == 5 + 16 and (best[..., 0] - best[..., 1]).min() > 0.01:
+            return {"greedy_prompt": prompt, "greedy_ids": out.sequences}
+        seed += 1000
+
+
 def full(name, model, seed):
     """Logits, loss, every gradient, a greedy continuation."""
     randomize(model, seed)
@@ -72,12 +85,7 @@ def full(name, model, seed):
     tensors = {"input_ids": input_ids, "labels": labels, "logits": out.logits, "loss": out.loss}
     for parameter, value in model.named_parameters():
         tensors["grad." + parameter] = value.grad
-    prompt = ids(1, 5, seed + 2, vocab)
-    tensors["greedy_prompt"] = prompt
-    tensors["greedy_ids"] = model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
-                                           max_new_tokens=16)
-    assert tensors["greedy_ids"].shape[1] == 5 + 16, "the greedy answer met an EOS: choose another seed"
-    save(ROOT / name, model, tensors)
+    save(ROOT / name, model, tensors | greedy(model, seed + 2))
 
 
 def forward_only(name, model, seed, batch, length, dtype=None, **arguments):
@@ -88,9 +96,12 @@ def forward_only(name, model, seed, batch, length, dtype=None, **arguments):
     input_ids = ids(batch, length, seed + 1, model.config.vocab_size)
     with torch.no_grad():
         logits = model(input_ids=input_ids).logits
-    if dtype is not None:
+    tensors = {"input_ids": input_ids, "logits": logits}
+    if dtype is None:
+        tensors |= greedy(model, seed + 2)
+    else:
         model = model.to(dtype)
-    save(ROOT / name, model, {"input_ids": input_ids, "logits": logits}, **arguments)
+    save(ROOT / name, model, tensors, **arguments)
 
 
 def rope_variant(name, seed, length, max_positions, **rope):
