@@ -29,17 +29,18 @@ at::ScalarType compute_type(const JobConfig& config) {
   return config.dtype == "float32" ? at::kFloat : at::kBFloat16;
 }
 
-TrainConfig train_config(const JobConfig& config) {
+TrainConfig train_config(const JobConfig& config, const DecoderConfig& model) {
+  const int64_t tokens_at_once = model.moe.experts > 0 ? 1024 : 2048;
   return {.compute = compute_type(config),
           .gradient_checkpointing = config.gradient_checkpointing == 1,
           .adamw = {.learning_rate = config.learning_rate, .weight_decay = 0.01, .decay_norms_and_biases = true},
-          .micro_batch_tokens = config.micro_batch_tokens,
+          .micro_batch_tokens = config.micro_batch_tokens > 0 ? config.micro_batch_tokens : tokens_at_once,
           .max_grad_norm = config.grad_clip,
           .device = usable_device(config.device, "--device")};
 }
 
 std::unique_ptr<TrainEngine> frozen_engine(const StartModel& model, const JobConfig& config) {
-  TrainConfig train = train_config(config);
+  TrainConfig train = train_config(config, model.config);
   train.frozen = true;
   return std::make_unique<TrainEngine>(model.config, model.weights, train);
 }
@@ -150,6 +151,7 @@ void check_job(const JobRequest& job) {
   binary("pack", c.pack);
   binary("gradient_checkpointing", c.gradient_checkpointing);
   binary("zero", c.zero);
+  require(c.micro_batch_tokens >= 0, "micro_batch_tokens", std::to_string(c.micro_batch_tokens), "at least 0");
   require(c.learning_rate > 0, "learning_rate", std::to_string(c.learning_rate), "more than 0");
   require(c.grad_clip >= 0, "grad_clip", std::to_string(c.grad_clip), "at least 0");
   require(c.dtype == "bfloat16" || c.dtype == "float32", "dtype", "'" + c.dtype + "'", "bfloat16 or float32");
@@ -199,7 +201,7 @@ void run_job(const JobRequest& job, const JobRank& rank, const std::filesystem::
     throw std::runtime_error(start.tokenizer.string() + ": " + std::to_string(tokenizer.vocab_size()) +
                              " tokens, but the model knows " + std::to_string(start.config.vocab_size));
   const SampleMaker maker(tokenizer, {.max_length = config.max_seq_len, .style = compat.samples});
-  TrainConfig train = train_config(config);
+  TrainConfig train = train_config(config, start.config);
   if (const auto* lora = std::get_if<LoraJob>(&job.kind)) {
     train.lora = lora_config(*lora, start.config, compat);
     start.weights.merge(
