@@ -39,6 +39,8 @@ SupervisorOptions supervisor_options(const Topology& topology, const RunFile& ru
       child.node.drives = role_of(node) == "conductor";
       child.node.leases.otherwise = millis(topology.restarts.lease_s);
       child.node.leases.by_phase["load"] = millis(topology.restarts.load_lease_s);
+      // Of a node that may be on another host nobody can tell whether it idles or its link does.
+      if (!node.launch.empty()) child.node.leases.by_phase.erase("idle");
       child.process.argv = node.launch;
       if (!node.launch.empty()) child.process.argv[0] = program_named(node.launch[0]);
       // Behind another command /proc/self would be that one's.

@@ -136,11 +136,15 @@ TEST_F(Folder, TcpGivesPortsAndKeysThatOnlyTheirNodeCanRead) {
 TEST_F(Folder, ProcessesAreStartedAsPlanned) {
   const SocketFolder sockets;
   topology_.nodes[1].external = true;
+  topology_.nodes[0].launch = {"/usr/bin/ssh", "far"};
   topology_.restarts = {3, 10, 7, 50};
   const RunFile run = make_run_file(topology_, scratch_ / "r1", sockets.path(), std::nullopt);
   const SupervisorOptions options = supervisor_options(topology_, run, scratch_ / "r1", "/bin/troupe");
   ASSERT_EQ(options.nodes.size(), 5u) << "the external one is somebody else's";
-  EXPECT_EQ(options.nodes[0].node.name, "reference/0");
+  const NodeProcess& far = options.nodes[0];
+  EXPECT_EQ(far.node.name, "reference/0");
+  EXPECT_EQ(far.process.argv[1], "far");
+  EXPECT_EQ(far.node.leases.of("idle"), Millis(7'000)) << "it may be its link that does not move";
   EXPECT_EQ(options.restarts.limit, 3);
   EXPECT_EQ(options.restarts.window, Millis(10'000));
   const NodeProcess& actor = options.nodes[2];
@@ -150,6 +154,7 @@ TEST_F(Folder, ProcessesAreStartedAsPlanned) {
   EXPECT_EQ(actor.process.log_path, (scratch_ / "r1/logs/actor-0.log").string());
   EXPECT_EQ(actor.node.leases.of("generate"), Millis(7'000));
   EXPECT_EQ(actor.node.leases.of("load"), Millis(50'000));
+  EXPECT_EQ(actor.node.leases.of("idle"), Millis(5'000));
   EXPECT_FALSE(actor.node.drives);
   EXPECT_TRUE(options.nodes[4].node.drives);
   EXPECT_EQ(options.nodes[4].node.on_failure, OnFailure::kStop);
