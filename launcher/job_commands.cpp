@@ -41,7 +41,7 @@ const std::map<std::string_view, const char*> kHelp{
     {"pack", "1: no padding is computed; 0: samples are padded to --max_seq_len"},
     {"seed", "of random initial weights and adapters"},
     {"max_steps", "ends after so many batches; 0: no limit"},
-    {"micro_batch_tokens", "tokens computed at once: less memory, or more speed"},
+    {"micro_batch_tokens", "tokens computed at once: less memory, or more speed; 0: 2048, of a model with experts 1024"},
     {"gradient_checkpointing", "1: less memory, slower"},
     {"threads", "of each process; 0: the cores shared out"},
     {"nproc", "processes that train together"},
