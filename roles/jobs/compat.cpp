@@ -14,14 +14,16 @@ Compat compat_of(const std::string& name) {
             .rate_starts_above = true,
             .flush_epoch = false,
             .counts_from_two = true,
-            .half_checkpoints = true};
+            .half_checkpoints = true,
+            .dpo_balances = false};
   if (name == "fork2601")
     return {.samples = SampleStyle::kFork,
             .rate_starts_above = true,
             .flush_epoch = false,
             .counts_from_two = true,
             .fork_lora = true,
-            .aux_coefficient = 0.1};
+            .aux_coefficient = 0.1,
+            .dpo_balances = false};
   throw std::invalid_argument("--compat: '" + name + "', expected canonical, ref2603, ref2512 or fork2601");
 }
 

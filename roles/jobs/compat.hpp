@@ -15,6 +15,7 @@ struct Compat {
   bool half_checkpoints = false;   // those hold weights rounded to float16
   bool fork_lora = false;          // adapters of q, k and v with alpha 16, started and named as the fork does
   double aux_coefficient = 0.01;   // of the experts' load-balancing loss
+  bool dpo_balances = true;        // that loss is part of dpo's
 };
 
 // Throws std::invalid_argument naming the versions there are.

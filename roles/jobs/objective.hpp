@@ -45,8 +45,8 @@ class Objective {
 std::unique_ptr<Objective> pretrain_objective();
 std::unique_ptr<Objective> conversation_objective();
 std::unique_ptr<Objective> reason_objective(std::vector<int32_t> tag_tokens, double tag_weight);
-// `reference`: the start weights, frozen.
-std::unique_ptr<Objective> dpo_objective(const DpoJob& job, std::unique_ptr<TrainEngine> reference);
+// `reference`: the start weights, frozen. `balances`: experts' load-balancing loss is part of the loss.
+std::unique_ptr<Objective> dpo_objective(const DpoJob& job, std::unique_ptr<TrainEngine> reference, bool balances);
 std::unique_ptr<Objective> reward_objective(const RewardJob& job);
 std::unique_ptr<Objective> distill_objective(const DistillJob& job, std::unique_ptr<TrainEngine> teacher);
 

@@ -29,7 +29,8 @@ double share_positive(const at::Tensor& margins) {
 
 class Dpo : public Objective {
  public:
-  Dpo(const DpoJob& job, std::unique_ptr<TrainEngine> reference) : job_(job), reference_(std::move(reference)) {}
+  Dpo(const DpoJob& job, std::unique_ptr<TrainEngine> reference, bool balances)
+      : job_(job), reference_(std::move(reference)), balances_(balances) {}
 
   std::vector<TrainingSample> read(const SampleMaker& maker, std::string_view line) const override {
     return read_pair(maker, line);
@@ -47,7 +48,7 @@ class Dpo : public Objective {
       at::Tensor loss = losses.loss.sum() / pairs;
       margins.push_back(losses.margin);
       preference += loss.item<double>();
-      if (out.aux.defined()) {
+      if (balances_ && out.aux.defined()) {
         const at::Tensor aux = aux_share(out.aux, part, batch);
         balance += aux.item<double>();
         loss = loss + aux;
@@ -80,6 +81,7 @@ class Dpo : public Objective {
 
   DpoJob job_;
   std::unique_ptr<TrainEngine> reference_;
+  bool balances_;
 };
 
 class RewardModel : public Objective {
@@ -119,8 +121,8 @@ class RewardModel : public Objective {
 
 }  // namespace
 
-std::unique_ptr<Objective> dpo_objective(const DpoJob& job, std::unique_ptr<TrainEngine> reference) {
-  return std::make_unique<Dpo>(job, std::move(reference));
+std::unique_ptr<Objective> dpo_objective(const DpoJob& job, std::unique_ptr<TrainEngine> reference, bool balances) {
+  return std::make_unique<Dpo>(job, std::move(reference), balances);
 }
 std::unique_ptr<Objective> reward_objective(const RewardJob& job) {
   return std::make_unique<RewardModel>(job);

@@ -117,7 +117,7 @@ std::unique_ptr<Objective> objective_of(const JobRequest& job, const StartModel&
           [&](const PretrainJob&) { return pretrain_objective(); },
           [&](const SftJob&) { return conversation_objective(); },
           [&](const LoraJob&) { return conversation_objective(); },
-          [&](const DpoJob& dpo) { return dpo_objective(dpo, frozen_engine(start, config)); },
+          [&](const DpoJob& dpo) { return dpo_objective(dpo, frozen_engine(start, config), compat.dpo_balances); },
           [&](const RewardJob& reward) { return reward_objective(reward); },
           [&](const DistillJob& distill) {
             const StartModel teacher = start_model(config, distill.from_teacher_weight, distill.teacher_hidden_size,

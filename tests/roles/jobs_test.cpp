@@ -125,6 +125,28 @@ TEST_F(Jobs, EarlierVersionsGoAsTorchGoesLikeThem) {
   expect_trajectory("lora_fork2601", lora);
 }
 
+TEST_F(Jobs, ExpertsAreBalancedInDpoButForEarlierVersions) {
+  const auto first = [](const std::string& compat) {
+    JobRequest request = job<DpoJob>("dpo_moe_" + compat, "pairs");
+    JobConfig& c = request.config;
+    c.compat = compat;
+    c.from_weight = "none";
+    c.tokenizer = home_ / "tiny";
+    c.hidden_size = 64;
+    c.num_hidden_layers = 2;
+    c.use_moe = 1;
+    c.max_steps = 1;
+    run(request);
+    return read_metrics(fs::path(c.run_folder) / "metrics.jsonl").at(0).values;
+  };
+  const auto now = first("canonical"), before = first("ref2512");
+  EXPECT_GT(now.at("aux_loss"), 0);
+  EXPECT_NEAR(now.at("loss"), now.at("dpo_loss") + now.at("aux_loss"), 1e-12);
+  EXPECT_EQ(before.at("aux_loss"), 0);
+  EXPECT_EQ(before.at("loss"), before.at("dpo_loss"));
+  EXPECT_EQ(before.at("dpo_loss"), now.at("dpo_loss")) << "the models are the same at the start";
+}
+
 // The fork's matrices are PEFT's the other way round; reading them back gives the same model.
 TEST_F(Jobs, AForksAdapterIsStoredByItsNames) {
   JobRequest request = job("fork", "chat", LoraJob{.lora_name = "own"});
