@@ -147,6 +147,7 @@ class Proxy {
   }
   int port() const { return port_; }
   int target() const { return target_; }
+  bool known = false;  // somebody was given its port
   std::atomic<bool> cut{false};
 
  private:
@@ -205,10 +206,18 @@ class Proxies final : public TestNetwork {
   std::string kind() const override { return "proxies on the loopback"; }
   std::vector<std::string> launch(int) const override { return {}; }
   std::string bind(int host) const override { return "127.0.0.1:" + std::to_string(proxy(host).target()); }
-  std::string advertise(int host) override { return "127.0.0.1:" + std::to_string(proxy(host).port()); }
-  void cut(int host) override { proxy(host).cut = true; }
-  void cut_pair(int, int b) override { cut(b); }
-  void cut_one_way(int, int to) override { cut(to); }
+  std::string advertise(int host) override {
+    proxy(host).known = true;
+    return "127.0.0.1:" + std::to_string(proxy(host).port());
+  }
+  void cut(int host) override {
+    if (proxy(host).known)
+      proxy(host).cut = true;
+    else  // it calls the others
+      for (Proxy& other : proxies_) other.cut = true;
+  }
+  void cut_pair(int a, int b) override { cut(proxy(b).known ? b : a); }
+  void cut_one_way(int from, int to) override { cut_pair(from, to); }
   void delay(double, double) override {}
   void lose(double) override {}
   void heal() override {

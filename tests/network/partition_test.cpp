@@ -56,8 +56,12 @@ class Partition : public testing::TestWithParam<const char*> {
   // Cuts after `step` has ended, heals after `time`, and waits for the next two steps.
   void disturb(const TroupeRun& run, int step, milliseconds time, const char* what, const std::function<void()>& cut) {
     ASSERT_TRUE(run.wait_for_step(step));
+    const auto steps = [&] { return read_metrics(run.folder() / "metrics.jsonl").size(); };
     cut();
-    std::this_thread::sleep_for(time);
+    std::this_thread::sleep_for(milliseconds(500));
+    const std::size_t begun = steps();
+    std::this_thread::sleep_for(time - milliseconds(500));
+    EXPECT_LE(steps(), begun + 2) << what << ", and the run did not notice";
     network_->heal();
     const auto healed = Clock::now();
     ASSERT_TRUE(run.wait_for_step(step + 2)) << what;
