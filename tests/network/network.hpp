@@ -30,8 +30,8 @@ class TestNetwork {
 std::unique_ptr<TestNetwork> make_namespaces(int hosts, uint64_t seed, std::string& why_not);
 
 // Hosts that are ports of this machine, each behind a proxy that can stop forwarding. Of a host that is cut nothing
-// arrives at it; what it sends to others passes their proxies. One that was never advertised calls the others: it is cut
-// by theirs. Pairs and directions are not told apart.
+// arrives at it; what it sends to others passes their proxies. One that was never advertised calls the others: it is
+// cut by theirs. Pairs and directions are not told apart.
 std::unique_ptr<TestNetwork> make_proxies(int hosts);
 
 }  // namespace troupe
