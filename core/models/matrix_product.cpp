@@ -4,9 +4,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/native/CPUBlas.h>
 
-#include <algorithm>
 #include <cstring>
-#include <type_traits>
 
 #include "core/models/kernels/rows.hpp"
 #include "core/models/kernels/tile_product.hpp"
@@ -23,8 +21,7 @@ namespace cpublas = at::native::cpublas;
 
 constexpr int64_t kDepth = 512;  // of the inner dimension at once: eight blocks of left and one of right stay in caches
 constexpr int64_t kGroup = 8;    // blocks of rows, and of columns, of a thread's piece of work
-constexpr int64_t kPanel = 128;  // most blocks of rows, and of columns, packed at a time
-constexpr int64_t kPanelBytes = int64_t{12} << 20;  // of them
+constexpr int64_t kPanel = 128;  // blocks of rows, and of columns, packed at a time
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -40,39 +37,36 @@ T* scratch(int64_t count) {
   return reinterpret_cast<T*>((start + 63) / 64 * 64);
 }
 
-// out (+)= left right. A bfloat16 result is rounded once: the whole inner dimension is summed up at once.
-template <class T, class Out>
+// sums (+)= left right.
+template <class T>
 struct TileProduct {
   int64_t m, n, inner;
   tiles::Operand<T> left, right;
-  Out* out;        // [m, n]
-  int64_t stride;  // of out
-  bool add;        // to what is there; float32 alone
-
-  static constexpr bool kRounds = std::is_same_v<Out, Bf16>;
+  float* sums;     // [m, n]
+  int64_t stride;  // of sums
+  bool add;        // to what is there
 
   const tiles::Kernels& unit = *tiles::kernels();
   const tiles::Typed<T>& kernels = unit.template typed<T>();
 
   // In panels, so that what is packed at a time is bounded.
   void run() const {
-    const int64_t depth = kRounds ? inner : std::min(inner, kDepth);
-    const int64_t bytes = tiles::block_bytes<T>(ceil_div(depth, kStep));
-    const int64_t size = std::clamp(kPanelBytes / bytes, kGroup, kPanel);
+    const int64_t bytes = tiles::block_bytes<T>(ceil_div(std::min(inner, kDepth), kStep));
     const int64_t row_blocks = ceil_div(m, kBlock), column_blocks = ceil_div(n, kBlock);
-    std::byte* rows = scratch<std::byte>((std::min(row_blocks, size) + std::min(column_blocks, size)) * bytes);
-    std::byte* columns = rows + std::min(row_blocks, size) * bytes;
-    for (int64_t k = 0; k < inner; k += depth)
-      for (int64_t i = 0; i < row_blocks; i += size)
-        for (int64_t j = 0; j < column_blocks; j += size) {
+    const int64_t most = std::min(row_blocks, kPanel) + std::min(column_blocks, kPanel);
+    std::byte* rows = scratch<std::byte>(most * bytes);
+    std::byte* columns = rows + std::min(row_blocks, kPanel) * bytes;
+    for (int64_t k = 0; k < inner; k += kDepth)
+      for (int64_t i = 0; i < row_blocks; i += kPanel)
+        for (int64_t j = 0; j < column_blocks; j += kPanel) {
           const Panel panel{.k = k,
-                            .depth = std::min(depth, inner - k),
+                            .depth = std::min(kDepth, inner - k),
                             .row = i,
-                            .row_end = std::min(row_blocks, i + size),
+                            .row_end = std::min(row_blocks, i + kPanel),
                             .column = j,
-                            .column_end = std::min(column_blocks, j + size),
+                            .column_end = std::min(column_blocks, j + kPanel),
                             .bytes = bytes};
-          if (j == 0) pack_left(panel, rows);
+          if (j == 0) pack(left, m, panel, panel.row, panel.row_end, rows);
           pack(right, n, panel, panel.column, panel.column_end, columns);
           multiply(panel, rows, columns);
         }
@@ -83,24 +77,6 @@ struct TileProduct {
     int64_t row, row_end, column, column_end;  // blocks
     int64_t bytes;                             // of a packed block
   };
-
-  // Rows of bfloat16 numbers are multiplied as they lie where packing them would cost more than it saves: where there
-  // are few columns to multiply them with. But for those at the edge.
-  bool in_place(int64_t block) const {
-    return std::is_same_v<T, Bf16> && left.inner_first && n <= inner && inner % kStep == 0 && (block + 1) * kBlock <= m;
-  }
-
-  void pack_left(const Panel& p, std::byte* packed) const {
-    int64_t first = p.row;
-    while (first < p.row_end && in_place(first)) ++first;
-    pack(left, m, p, first, p.row_end, packed + (first - p.row) * p.bytes);
-  }
-
-  tiles::LeftBlock left_block(const Panel& p, int64_t block, const std::byte* packed) const {
-    if constexpr (std::is_same_v<T, Bf16>)
-      if (in_place(block)) return tiles::rows_in_place(left.data + block * kBlock * left.stride + p.k, left.stride);
-    return tiles::packed_rows<T>(packed + (block - p.row) * p.bytes);
-  }
 
   // One operand's blocks [first, end). In the order it lies in memory: by rows of the matrix it is stored as.
   void pack(const tiles::Operand<T>& x, int64_t size, const Panel& p, int64_t first, int64_t end,
@@ -131,7 +107,7 @@ struct TileProduct {
         const int64_t i0 = p.row + piece / column_groups * kGroup, j0 = p.column + piece % column_groups * kGroup;
         for (int64_t j = j0; j < std::min(p.column_end, j0 + kGroup); ++j)
           for (int64_t i = i0; i < std::min(p.row_end, i0 + kGroup); ++i)
-            block(i, j, left_block(p, i, rows), columns + (j - p.column) * p.bytes, p.depth, add || p.k > 0);
+            block(i, j, rows + (i - p.row) * p.bytes, columns + (j - p.column) * p.bytes, p.depth, add || p.k > 0);
       }
       unit.end();
     });
@@ -141,26 +117,17 @@ struct TileProduct {
     return {x.data + (x.inner_first ? first * x.stride + k : k * x.stride + first), x.stride, x.inner_first};
   }
 
-  void block(int64_t i, int64_t j, const tiles::LeftBlock& rows, const std::byte* columns, int64_t depth,
-             bool adds) const {
+  void block(int64_t i, int64_t j, const std::byte* rows, const std::byte* columns, int64_t depth, bool adds) const {
     const int64_t steps = ceil_div(depth, kStep), count_m = std::min(kBlock, m - i * kBlock),
                   count_n = std::min(kBlock, n - j * kBlock);
-    Out* const place = out + i * kBlock * stride + j * kBlock;
-    const bool whole = count_m == kBlock && count_n == kBlock;
-    if constexpr (kRounds) {
-      if (whole) return kernels.multiply_rounded(rows, columns, steps, place, stride);
-    } else {
-      if (whole) return kernels.multiply(rows, columns, steps, place, stride, adds);
-    }
-    alignas(64) Out edge[kBlock * kBlock] = {};
-    const auto bytes = static_cast<size_t>(count_n) * sizeof(Out);
+    float* const place = sums + i * kBlock * stride + j * kBlock;
+    if (count_m == kBlock && count_n == kBlock) return kernels.multiply(rows, columns, steps, place, stride, adds);
+    alignas(64) float whole[kBlock * kBlock] = {};  // the block is one at the edge
+    const auto bytes = static_cast<size_t>(count_n) * sizeof(float);
     if (adds)
-      for (int64_t r = 0; r < count_m; ++r) std::memcpy(edge + r * kBlock, place + r * stride, bytes);
-    if constexpr (kRounds)
-      kernels.multiply_rounded(rows, columns, steps, edge, kBlock);
-    else
-      kernels.multiply(rows, columns, steps, edge, kBlock, adds);
-    for (int64_t r = 0; r < count_m; ++r) std::memcpy(place + r * stride, edge + r * kBlock, bytes);
+      for (int64_t r = 0; r < count_m; ++r) std::memcpy(whole + r * kBlock, place + r * stride, bytes);
+    kernels.multiply(rows, columns, steps, whole, kBlock, adds);
+    for (int64_t r = 0; r < count_m; ++r) std::memcpy(place + r * stride, whole + r * kBlock, bytes);
   }
 };
 
@@ -176,47 +143,36 @@ bool tiled(const at::Tensor& x) {
          tiles::kernels() != nullptr;
 }
 
-// A product of rows, x [M, K] with w to [M, n]. In float32 always, so that the number of rows does not change their
-// bits. In bfloat16 the library is faster at products that have more columns than they sum over, but it compiles one
-// for every number of rows that it meets (a millisecond each): it has those of whole blocks, of which there are few.
-bool tiled(const at::Tensor& x, const at::Tensor& w, int64_t n) {
-  if (!tiled(x) || !tiled(w) || x.scalar_type() != w.scalar_type() || w.size(0) < kLeast || w.size(1) < kLeast)
-    return false;
-  return x.scalar_type() == at::kFloat || n <= x.size(1) || x.size(0) % kBlock != 0;
+// Products of rows, in float32 alone: in bfloat16 the library's are as fast. Whatever the number of rows is: it must
+// not change their bits.
+bool tiled(const at::Tensor& x, const at::Tensor& w) {
+  return tiled(x) && tiled(w) && x.scalar_type() == at::kFloat && w.scalar_type() == at::kFloat &&
+         w.size(0) >= kLeast && w.size(1) >= kLeast;
 }
 
 // out [M, N] = x [M, K] times w, stored [N, K] (of_rows) or [K, N].
-template <class T, class Out>
 void tile_product(const at::Tensor& x, const at::Tensor& w, bool of_rows, at::Tensor& out) {
-  TileProduct<T, Out>{.m = x.size(0),
-                      .n = w.size(of_rows ? 0 : 1),
-                      .inner = x.size(1),
-                      .left = operand<T>(x, true),
-                      .right = operand<T>(w, of_rows),
-                      .out = static_cast<Out*>(out.mutable_data_ptr()),
-                      .stride = out.stride(0),
-                      .add = false}
+  TileProduct<float>{.m = x.size(0),
+                     .n = w.size(of_rows ? 0 : 1),
+                     .inner = x.size(1),
+                     .left = operand<float>(x, true),
+                     .right = operand<float>(w, of_rows),
+                     .sums = out.mutable_data_ptr<float>(),
+                     .stride = out.stride(0),
+                     .add = false}
       .run();
-}
-
-// `out` of the operands' dtype.
-void tile_product(const at::Tensor& x, const at::Tensor& w, bool of_rows, at::Tensor& out) {
-  if (x.scalar_type() == at::kFloat)
-    tile_product<float, float>(x, w, of_rows, out);
-  else
-    tile_product<Bf16, Bf16>(x, w, of_rows, out);
 }
 
 template <class T>
 void add_tile_product(at::Tensor& sum, const at::Tensor& a, const at::Tensor& b) {
-  TileProduct<T, float>{.m = a.size(1),
-                        .n = b.size(1),
-                        .inner = a.size(0),
-                        .left = operand<T>(a, false),
-                        .right = operand<T>(b, false),
-                        .out = static_cast<float*>(sum.mutable_data_ptr()),
-                        .stride = sum.stride(0),
-                        .add = true}
+  TileProduct<T>{.m = a.size(1),
+                 .n = b.size(1),
+                 .inner = a.size(0),
+                 .left = operand<T>(a, false),
+                 .right = operand<T>(b, false),
+                 .sums = static_cast<float*>(sum.mutable_data_ptr()),
+                 .stride = sum.stride(0),
+                 .add = true}
       .run();
 }
 
@@ -248,8 +204,8 @@ void block_product(const at::Tensor& x, const at::Tensor& w, at::Tensor& out) {
 }  // namespace
 
 void wide_product(const at::Tensor& x, const at::Tensor& w, at::Tensor& out) {
-  if (x.scalar_type() == at::kFloat && tiled(x, w, w.size(0)))
-    tile_product<float, float>(x, w, true, out);
+  if (tiled(x, w))
+    tile_product(x, w, true, out);
   else if (x.scalar_type() == at::kFloat)
     at::mm_out(out, x, w.t());
   else if (!x.is_cpu())
@@ -261,14 +217,14 @@ void wide_product(const at::Tensor& x, const at::Tensor& w, at::Tensor& out) {
 }
 
 void product_of_rows(const at::Tensor& x, const at::Tensor& w, at::Tensor& out) {
-  if (tiled(x, w, w.size(0)))
+  if (tiled(x, w))
     tile_product(x, w, true, out);
   else
     at::mm_out(out, x, w.t());
 }
 
 void product(const at::Tensor& dy, const at::Tensor& w, at::Tensor& out) {
-  if (tiled(dy, w, w.size(1)))
+  if (tiled(dy, w))
     tile_product(dy, w, false, out);
   else
     at::mm_out(out, dy, w);

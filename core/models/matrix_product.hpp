@@ -1,7 +1,7 @@
 // The products of training, each on the fastest unit there is: our tile kernels (kernels/tile_product.hpp) where the
-// CPU has AMX, for float32, for gradients of weights and for most of bfloat16; else the library's. Row-major matrices
-// of one compute dtype (float32 or bfloat16), last dimension contiguous. Sums are float32. On the tile unit an element
-// of a float32 product of rows does not depend, to the bit, on the other rows.
+// CPU has AMX, for float32 and for gradients of weights; else the library's. Row-major matrices of one compute dtype
+// (float32 or bfloat16), last dimension contiguous. Sums are float32. On the tile unit an element of a product of rows
+// does not depend, to the bit, on the other rows.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -43,31 +43,13 @@ struct Operand {
   bool inner_first;
 };
 
-// 32 rows of left: of each part two tiles, `second` bytes apart, whose rows are `row_bytes` apart; a step of K on.
-struct LeftBlock {
-  const std::byte* data;
-  int64_t row_bytes, second, step;
-};
-
-// As pack_left() leaves them.
-template <class T>
-LeftBlock packed_rows(const std::byte* data) {
-  return {data, 64, 1024, block_bytes<T>(1)};
-}
-// As they lie in a matrix of bfloat16 numbers: 32 whole rows, whole steps of K.
-inline LeftBlock rows_in_place(const Bf16* data, int64_t stride) {
-  return {reinterpret_cast<const std::byte*>(data), 2 * stride, 32 * stride, 64};
-}
-
 template <class T>
 struct Typed {
   // The block of i in [0, count), k in [0, inner), 64-byte-aligned `out`; zeros up to 32 and to whole steps.
   void (*pack_left)(const Operand<T>& x, int64_t count, int64_t inner, std::byte* out);
   void (*pack_right)(const Operand<T>& x, int64_t count, int64_t inner, std::byte* out);
-  // out [32, 32], rows `stride` numbers apart; `add`: to what is there. Between begin() and end().
-  void (*multiply)(const LeftBlock& left, const std::byte* right, int64_t steps, float* out, int64_t stride, bool add);
-  // The same, rounded to nearest.
-  void (*multiply_rounded)(const LeftBlock& left, const std::byte* right, int64_t steps, Bf16* out, int64_t stride);
+  // out [32, 32], rows `stride` floats apart; `add`: to what is there. Between begin() and end().
+  void (*multiply)(const std::byte* left, const std::byte* right, int64_t steps, float* out, int64_t stride, bool add);
 };
 
 struct Kernels {

@@ -125,13 +125,25 @@ void pack(const Operand<T>& x, int64_t count, int64_t inner, std::byte* out) {
 
 // Tiles 0-3: sums, 4-5: rows of left, 6-7: columns of right.
 template <int64_t kPartCount>
-inline void add_steps(const LeftBlock& left, const std::byte* right, int64_t steps) {
+void multiply(const std::byte* left, const std::byte* right, int64_t steps, float* out, int64_t stride, bool add) {
+  const int64_t bytes = stride * 4;
+  float* below = out + kTileRows * stride;
+  if (add) {
+    _tile_loadd(0, out, bytes);
+    _tile_loadd(1, out + 16, bytes);
+    _tile_loadd(2, below, bytes);
+    _tile_loadd(3, below + 16, bytes);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
   constexpr int64_t kPartBytes = 2 * kTileBytes;
-  const std::byte* rows = left.data;
-  for (int64_t s = 0; s < steps; ++s, rows += left.step, right += kPartCount * kPartBytes)
+  for (int64_t s = 0; s < steps; ++s, left += kPartCount * kPartBytes, right += kPartCount * kPartBytes)
     for (int64_t p = 0; p < kPartCount; ++p) {
-      _tile_loadd(4, rows + p * kPartBytes, left.row_bytes);
-      _tile_loadd(5, rows + p * kPartBytes + left.second, left.row_bytes);
+      _tile_loadd(4, left + p * kPartBytes, 64);
+      _tile_loadd(5, left + p * kPartBytes + kTileBytes, 64);
       for (int64_t q = 0; p + q < kPartCount; ++q) {
         _tile_loadd(6, right + q * kPartBytes, 64);
         _tile_loadd(7, right + q * kPartBytes + kTileBytes, 64);
@@ -141,49 +153,10 @@ inline void add_steps(const LeftBlock& left, const std::byte* right, int64_t ste
         _tile_dpbf16ps(3, 5, 7);
       }
     }
-}
-
-inline void zero_sums() {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-}
-
-inline void store_sums(float* out, int64_t bytes) {
-  float* below = out + kTileRows * bytes / 4;
   _tile_stored(0, out, bytes);
   _tile_stored(1, out + 16, bytes);
   _tile_stored(2, below, bytes);
   _tile_stored(3, below + 16, bytes);
-}
-
-template <int64_t kPartCount>
-void multiply(const LeftBlock& left, const std::byte* right, int64_t steps, float* out, int64_t stride, bool add) {
-  const int64_t bytes = stride * 4;
-  if (add) {
-    float* below = out + kTileRows * stride;
-    _tile_loadd(0, out, bytes);
-    _tile_loadd(1, out + 16, bytes);
-    _tile_loadd(2, below, bytes);
-    _tile_loadd(3, below + 16, bytes);
-  } else {
-    zero_sums();
-  }
-  add_steps<kPartCount>(left, right, steps);
-  store_sums(out, bytes);
-}
-
-template <int64_t kPartCount>
-void multiply_rounded(const LeftBlock& left, const std::byte* right, int64_t steps, Bf16* out, int64_t stride) {
-  alignas(64) float sums[kBlock * kBlock];
-  zero_sums();
-  add_steps<kPartCount>(left, right, steps);
-  store_sums(sums, kBlock * 4);
-  for (int64_t r = 0; r < kBlock; ++r) {
-    const __m512 low = _mm512_load_ps(sums + r * kBlock), high = _mm512_load_ps(sums + r * kBlock + 16);
-    _mm512_storeu_si512(out + r * stride, (__m512i)_mm512_cvtne2ps_pbh(high, low));
-  }
 }
 
 struct alignas(64) TileConfig {
@@ -203,7 +176,7 @@ void end() {
 
 template <class T>
 constexpr Typed<T> typed() {
-  return {pack<T, true>, pack<T, false>, multiply<kParts<T>>, multiply_rounded<kParts<T>>};
+  return {pack<T, true>, pack<T, false>, multiply<kParts<T>>};
 }
 
 }  // namespace
