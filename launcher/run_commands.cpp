@@ -61,8 +61,8 @@ void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& w
       "Ctrl-C stops cleanly with a checkpoint (exit status 0; troupe resume goes on); a second one stops at once "
       "(130).");
   run->callback([arguments, calls, &words, &exit_code] {
-    const Topology topology = load_topology(arguments->what, {arguments->overrides, {}, 0}, words);
     wait_without_spinning();
+    const Topology topology = load_topology(arguments->what, {arguments->overrides, {}, 0}, words);
     exit_code = play(topology, make_run_folder(topology, arguments->run_folder), arguments->plain, calls, words);
   });
 
@@ -79,9 +79,9 @@ void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& w
   resume->callback([arguments, calls, &words, &exit_code] {
     const std::filesystem::path folder = std::filesystem::absolute(arguments->what).lexically_normal();
     require_run(folder);
+    wait_without_spinning();
     const Topology topology = load_topology(folder / "topology.json", {arguments->overrides, {}, 0}, words);
     if (tell_if_done(topology, folder)) return;
-    wait_without_spinning();
     exit_code = play(topology, folder, arguments->plain, calls, words);
   });
 }

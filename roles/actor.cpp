@@ -108,7 +108,7 @@ WeightsTaken Actor::handle(const TakeWeights& m) {
                           : open_region(manifest.location, kRegionDeadline, [this] { context_.beat(); });
   const Instant began = context_.now();
   verify(manifest, region->bytes());
-  const Instant verified = context_.now();
+  const double seconds_verify = context_.seconds_since(began);
   const StateDict weights = unpack(manifest, region->bytes(), region);
   proven_ = false;
   engine_->swap_weights(weights, manifest.version);
@@ -117,14 +117,12 @@ WeightsTaken Actor::handle(const TakeWeights& m) {
   if (!engine_->holds(weights))
     throw std::runtime_error("the weights in use are not those of version " + std::to_string(manifest.version) +
                              ", digest " + manifest.digest);
-  const Instant proved = context_.now();
+  const double seconds_prove = context_.seconds_since(swapped);
   proven_ = true;
   version_ = manifest.version;
   digest_ = manifest.digest;
   fault_point("weights.taken");
-  return {.version = version_,
-          .seconds_verify = std::chrono::duration<double>(verified - began).count(),
-          .seconds_prove = std::chrono::duration<double>(proved - swapped).count()};
+  return {.version = version_, .seconds_verify = seconds_verify, .seconds_prove = seconds_prove};
 }
 
 // Answers that may not mix versions do not outlive theirs.

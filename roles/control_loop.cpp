@@ -112,7 +112,7 @@ bool ControlLoop::end_steps(uint64_t up_to) {
     metrics["weights_version"] = static_cast<double>(step);
     if (const auto opened = opened_.extract(step); !opened.empty()) {
       const Instant began = std::max(opened.mapped(), last_ended_);
-      metrics["seconds_step"] = std::chrono::duration<double>(context_.now() - began).count();
+      metrics["seconds_step"] = context_.seconds_since(began);
     }
     step_ended_(step, std::move(metrics));
     last_ended_ = context_.now();

@@ -4,8 +4,8 @@
 #include <thread>
 
 #include "core/io/weight_layout.hpp"
-#include "roles/actor.hpp"
 #include "roles/run_file.hpp"
+#include "roles/update_loop.hpp"
 
 namespace troupe {
 namespace {
@@ -14,11 +14,6 @@ namespace {
 Topology in_one_place(Topology topology) {
   topology.transport.control = ControlTransport::kIpc;
   return topology;
-}
-
-std::string published_dtype(const Topology& topology) {
-  const NodeSection& actor = node_of(topology, instances_of_role(topology, "actor").at(0));
-  return std::string(enum_name(from_json<Actor::Config>(actor.config, JsonPath("topology.json", "actor")).dtype));
 }
 
 }  // namespace
@@ -94,7 +89,7 @@ Updated ReplayedLearners::update(const Experience& batch) {
 double ReplayedLearners::digest() {
   const uint64_t version = step();
   const PublishWeights publish{
-      .version = version, .dtype = published_dtype(topology_), .same_host = true, .keep_from = version};
+      .version = version, .dtype = dtype_of_actors(topology_), .same_host = true, .keep_from = version};
   return digest_metric(first_->handle(publish).manifest);
 }
 

@@ -11,7 +11,13 @@ namespace {
 // A learner or actor that fails this often in a row is not going to recover.
 constexpr int kMaxRepairs = 5;
 
-// All actors of a run take one publication, so they compute in one dtype.
+// Version 0, which an actor loads by itself.
+WeightManifest base_model() {
+  return {.location = std::string(kBaseLocation)};
+}
+
+}  // namespace
+
 std::string dtype_of_actors(const Topology& topology) {
   std::string dtype;
   for (const NodeSection& node : topology.nodes) {
@@ -24,13 +30,6 @@ std::string dtype_of_actors(const Topology& topology) {
   }
   return dtype;
 }
-
-// Version 0, which an actor loads by itself.
-WeightManifest base_model() {
-  return {.location = std::string(kBaseLocation)};
-}
-
-}  // namespace
 
 UpdateLoop::UpdateLoop(const Topology& topology, const ConductorConfig& config, const std::filesystem::path& run_folder,
                        Context& context, Handle<LearnerFace> learner, std::vector<Handle<ActorFace>> actors,

@@ -29,6 +29,10 @@
 
 namespace troupe {
 
+// "float32" or "bfloat16": what every actor computes in, as all of them take one publication. Throws
+// std::invalid_argument where they differ.
+std::string dtype_of_actors(const Topology& topology);
+
 class UpdateLoop {
  public:
   UpdateLoop(const Topology& topology, const ConductorConfig& config, const std::filesystem::path& run_folder,

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "actors/runner.hpp"
+#include "bench/median.hpp"
 
 namespace {
 
@@ -65,11 +66,6 @@ void answer_bare(const std::string& endpoint) {
       zmq_msg_send(&parts[i], socket, i + 1 < parts.size() ? ZMQ_SNDMORE : 0);
 }
 
-double median(std::vector<double>& values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 double bare_median_us(const std::string& endpoint, int rounds) {
   const pid_t child = fork();
   if (child == 0) {
@@ -95,7 +91,7 @@ double bare_median_us(const std::string& endpoint, int rounds) {
   waitpid(child, nullptr, 0);
   zmq_close(socket);
   zmq_ctx_term(context);
-  return median(microseconds);
+  return bench::median(microseconds);
 }
 
 }  // namespace
@@ -127,7 +123,8 @@ int main(int argc, char** argv) {
   }
   waitpid(child, nullptr, 0);
   std::filesystem::remove_all(folder);
-  const double middle = median(microseconds);
+  std::ranges::sort(microseconds);
+  const double middle = bench::median(microseconds);
   std::printf(
       "{\"bench\": \"ask_reply\", \"transport\": \"ipc\", \"payload_bytes\": 1024, \"rounds\": %d, "
       "\"median_us\": %.1f, \"p99_us\": %.1f, \"bare_median_us\": %.1f, \"ratio\": %.2f}\n",

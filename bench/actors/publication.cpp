@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "actors/shared_memory.hpp"
+#include "bench/median.hpp"
 
 namespace {
 
@@ -26,11 +27,6 @@ double seconds_of(const std::function<void()>& act) {
   const auto begin = std::chrono::steady_clock::now();
   act();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
 }
 
 uint64_t sum_of(std::span<const std::byte> bytes) {
@@ -96,7 +92,7 @@ Times measure(const std::vector<std::byte>& weights, RegionServer& server, int r
   }
   while (wait(nullptr) > 0) {
   }
-  return {median(creates), median(publications), median(reads)};
+  return {bench::median(creates), bench::median(publications), bench::median(reads)};
 }
 
 }  // namespace
@@ -118,7 +114,7 @@ int main(int argc, char** argv) {
     times = measure(weights, server, rounds);
   }
   std::filesystem::remove_all(folder);
-  const double gb = static_cast<double>(bytes) / 1e9, copy = median(copies);
+  const double gb = static_cast<double>(bytes) / 1e9, copy = bench::median(copies);
   std::printf(
       "{\"bench\": \"publication\", \"bytes\": %zu, \"readers\": 2, \"memcpy_gb_per_s\": %.2f, "
       "\"publication_ms\": %.1f, \"publication_gb_per_s\": %.2f, \"publication_of_memcpy\": %.2f, "

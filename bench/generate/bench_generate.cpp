@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "bench/generate/machine_bounds.hpp"
+#include "bench/median.hpp"
 #include "core/generate/engine.hpp"
 #include "core/io/model_folder.hpp"
 
@@ -105,11 +106,6 @@ Model describe(const LoadedModel& loaded, double element) {
   m.weight_bytes = m.products * element;
   m.kv_bytes = static_cast<double>(2 * c.num_layers * c.num_kv_heads * c.head_dim) * element;
   return m;
-}
-
-double median(std::vector<double> v) {
-  std::ranges::sort(v);
-  return v[v.size() / 2];
 }
 
 void measure(Engine& engine, const Settings& s, const Model& model, int64_t batch, nlohmann::json line) {

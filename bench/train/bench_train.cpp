@@ -12,6 +12,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "bench/median.hpp"
 #include "core/io/model_folder.hpp"
 #include "core/models/initial_weights.hpp"
 #include "core/models/minimind.hpp"
@@ -23,11 +24,6 @@ using namespace troupe;
 
 double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-double median(std::vector<double> x) {
-  std::sort(x.begin(), x.end());
-  return x[x.size() / 2];
 }
 
 struct Options {
@@ -187,7 +183,7 @@ int run(const Options& o) {
   }
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  const double seconds = median(steps), work = flops(engine->model().config(), batch);
+  const double seconds = bench::median(steps), work = flops(engine->model().config(), batch);
   std::cout << nlohmann::json{{"bench", "train"},
                               {"model", o.model.empty() ? "minimind " + o.minimind : o.model},
                               {"dtype", o.dtype},
@@ -198,9 +194,9 @@ int run(const Options& o) {
                               {"threads", o.threads},
                               {"seconds_per_step", seconds},
                               {"seconds_min", *std::min_element(steps.begin(), steps.end())},
-                              {"update_seconds", median(updates)},
-                              {"cpu_seconds_per_step", median(cpu)},
-                              {"tokens_per_second", median(rates)},
+                              {"update_seconds", bench::median(updates)},
+                              {"cpu_seconds_per_step", bench::median(cpu)},
+                              {"tokens_per_second", bench::median(rates)},
                               {"gflops", work / seconds / 1e9},
                               {"matmul_gflops", {rate_before, matmul_rate(type)}},
                               {"peak_rss_mib", usage.ru_maxrss / 1024},

@@ -5,7 +5,6 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
-#include "core/metrics/metrics_log.hpp"
 #include "tests/network/network.hpp"
 #include "tests/roles/run_fixture.hpp"
 
@@ -56,12 +55,11 @@ class Partition : public testing::TestWithParam<const char*> {
   // Cuts after `step` has ended, heals after `time`, and waits for the next two steps.
   void disturb(const TroupeRun& run, int step, milliseconds time, const char* what, const std::function<void()>& cut) {
     ASSERT_TRUE(run.wait_for_step(step));
-    const auto steps = [&] { return read_metrics(run.folder() / "metrics.jsonl").size(); };
     cut();
     std::this_thread::sleep_for(milliseconds(500));
-    const std::size_t begun = steps();
+    const std::size_t begun = run.steps_ended();
     std::this_thread::sleep_for(time - milliseconds(500));
-    EXPECT_LE(steps(), begun + 2) << what << ", and the run did not notice";
+    EXPECT_LE(run.steps_ended(), begun + 2) << what << ", and the run did not notice";
     network_->heal();
     const auto healed = Clock::now();
     ASSERT_TRUE(run.wait_for_step(step + 2)) << what;
@@ -76,7 +74,7 @@ void expect_same_as_undisturbed(const TroupeRun& run, int steps) {
   EXPECT_EQ(run.weights_digest(), undisturbed(steps).weights_digest());
   EXPECT_NE(run.weights_digest(), "");
   run.ledger(steps, kPrompts, kGroup);
-  EXPECT_EQ(read_metrics(run.folder() / "metrics.jsonl").size(), static_cast<std::size_t>(steps));
+  EXPECT_EQ(run.steps_ended(), static_cast<std::size_t>(steps));
 }
 
 TEST_P(Partition, OfAnyHostEndsAndTheWeightsAreTheSameBits) {

@@ -89,13 +89,6 @@ int asked_for(const char* variable, int otherwise) {
   return text ? std::atoi(text) : otherwise;
 }
 
-int steps_ended(const TroupeRun& run) {
-  std::ifstream metrics(run.folder() / "metrics.jsonl");
-  int steps = 0;
-  for (std::string line; std::getline(metrics, line);) ++steps;
-  return steps;
-}
-
 std::size_t entries_of(const fs::path& folder) {
   return static_cast<std::size_t>(std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
 }
@@ -112,7 +105,7 @@ void expect_no_growth(const std::string& name, const std::vector<std::string>& v
   std::map<std::string, std::vector<Footprint>> looks;
   std::vector<std::size_t> socket_files;
   for (int i = 0; i < restarts; ++i) {
-    const int ended = steps_ended(run);
+    const auto ended = static_cast<int>(run.steps_ended());
     ::kill(run.pid_of(victims[static_cast<std::size_t>(i) % victims.size()]), SIGKILL);
     ASSERT_TRUE(run.wait_for_step(ended + 3, 120)) << "after restart " << i + 1;
     for (const std::string& node : survivors)

@@ -9,6 +9,7 @@
 
 #include "core/io/disk.hpp"
 #include "core/io/sha256.hpp"
+#include "core/metrics/metrics_log.hpp"
 #include "roles/run_journal.hpp"
 
 namespace troupe {
@@ -116,6 +117,10 @@ bool TroupeRun::wait_for_step(int step, int seconds) const {
   }
   ADD_FAILURE() << "no step " << step << " within " << seconds << " s in:\n" << output();
   return false;
+}
+
+std::size_t TroupeRun::steps_ended() const {
+  return read_metrics(folder_ / "metrics.jsonl").size();
 }
 
 pid_t TroupeRun::pid_of(const std::string& instance) const {

@@ -46,6 +46,8 @@ class TroupeRun {
   bool wait_for(const std::string& text, int seconds = 60, std::size_t from = 0) const;
   // Waits until step `step` has its line in metrics.jsonl.
   bool wait_for_step(int step, int seconds = 60) const;
+  // Lines of metrics.jsonl.
+  std::size_t steps_ended() const;
   // The pid of the newest incarnation of a node.
   pid_t pid_of(const std::string& instance) const;
   void signal(int number) { launcher_->signal(number); }
