@@ -3,10 +3,10 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <random>
 
 #include "tests/actors/echo.hpp"
+#include "tests/support/fuzz.hpp"
 
 namespace troupe {
 namespace {
@@ -274,9 +274,8 @@ TEST(Exchange, AStoppingNodeRefusesNewRequestsButAnswersStatus) {
 
 // Every letter a stranger can send is dropped, refused or handled; none ends the process.
 TEST(ExchangeFuzz, MutatedLettersLeaveTheNodeAnswering) {
-  const char* text = std::getenv("TROUPE_FUZZ_COUNT");
-  const uint64_t count = text ? std::strtoull(text, nullptr, 10) : 50'000;
-  std::mt19937_64 random(11);
+  const uint64_t count = fuzz::inputs(50'000);
+  std::mt19937_64 random(fuzz::seed(11));
   Pair pair;
   pair.asker.ask("s", pair.now);
   const auto letters = pair.asker.exchange->take_letters();

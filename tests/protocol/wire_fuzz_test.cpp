@@ -1,19 +1,12 @@
 // Mutated messages: each is either refused with a DecodeError or is a message that can be encoded again. Anything else
-// (another exception, a crash, a sanitizer's finding) fails. TROUPE_FUZZ_COUNT sets the number of inputs,
-// TROUPE_FUZZ_SEED the seed.
+// (another exception, a crash, a sanitizer's finding) fails.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-
 #include "tests/protocol/samples.hpp"
+#include "tests/support/fuzz.hpp"
 
 namespace troupe {
 namespace {
-
-uint64_t setting(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text ? std::strtoull(text, nullptr, 10) : otherwise;
-}
 
 void mutate_once(std::string& bytes, Random& random) {
   // Heads of every MessagePack kind, with claims of every size.
@@ -84,7 +77,7 @@ struct Seed {
 };
 
 template <class M>
-uint64_t fuzz(uint64_t count, Random& random) {
+uint64_t refusals(uint64_t count, Random& random) {
   std::vector<Seed> seeds;
   for (int i = 0; i < 8; ++i) {
     const Encoded encoded = encode(sample<M>(random));
@@ -107,12 +100,12 @@ uint64_t fuzz(uint64_t count, Random& random) {
 }
 
 TEST(WireFuzz, MutatedMessagesAreRefusedOrWhole) {
-  const uint64_t total = setting("TROUPE_FUZZ_COUNT", 200'000);
-  Random random(setting("TROUPE_FUZZ_SEED", 7));
+  const uint64_t total = fuzz::inputs(200'000);
+  Random random(fuzz::seed(7));
   uint64_t kinds = 0, refused = 0, done = 0;
   for_each_message(AllMessages{}, [&](auto) { ++kinds; });
   for_each_message(AllMessages{}, [&](auto kind) {
-    refused += fuzz<decltype(kind)>(total / kinds + 1, random);
+    refused += refusals<decltype(kind)>(total / kinds + 1, random);
     done += total / kinds + 1;
   });
   RecordProperty("inputs", static_cast<int>(done));
@@ -121,9 +114,9 @@ TEST(WireFuzz, MutatedMessagesAreRefusedOrWhole) {
 }
 
 TEST(WireFuzz, MutatedEnvelopesNeverSurprisePeek) {
-  Random random(setting("TROUPE_FUZZ_SEED", 8));
+  Random random(fuzz::seed(8));
   const std::string valid(encode(sample<Envelope>(random)).body.text());
-  for (uint64_t i = setting("TROUPE_FUZZ_COUNT", 200'000) / 10; i > 0; --i) {
+  for (uint64_t i = fuzz::inputs(20'000); i > 0; --i) {
     std::string bytes = valid;
     for (auto n = random() % 3 + 1; n > 0; --n) mutate_once(bytes, random);
     try {

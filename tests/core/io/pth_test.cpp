@@ -13,6 +13,7 @@
 #include "core/io/safetensors.hpp"
 #include "core/io/zip_archive.hpp"
 #include "tests/core/io/scratch_folder.hpp"
+#include "tests/support/fuzz.hpp"
 
 namespace troupe {
 namespace {
@@ -280,12 +281,12 @@ TEST(Pickle, NeverCallsAndNeverOverflows) {
 }
 
 TEST(Pickle, MutatedBytesNeverCrash) {
-  std::mt19937_64 random(5);
+  std::mt19937_64 random(fuzz::seed(5));
   const std::string zero("K\0", 2);
   const std::string valid = one_tensor(zero, "K\x02K\x04", "K\x04K\x01");
   const std::string opcodes = "(.012}])]tlaesuqrhjKMJGXcRbQN\x80\x85\x86\x87\x88\x89\x8a\x8c\x93\x94\x95\x81";
   int parsed = 0;
-  for (int i = 0; i < 60'000; ++i) {
+  for (uint64_t i = fuzz::inputs(60'000); i > 0; --i) {
     std::string bytes = valid;
     for (uint64_t edits = 1 + random() % 4; edits > 0; --edits) {
       const std::size_t at = random() % bytes.size();
@@ -305,10 +306,10 @@ TEST(Pickle, MutatedBytesNeverCrash) {
 
 TEST(Pth, MutatedArchivesNeverCrash) {
   const ScratchFolder scratch;
-  std::mt19937_64 random(6);
+  std::mt19937_64 random(fuzz::seed(6));
   for (const char* name : {"views.pth", "checkpoint.pth"}) {
     const std::string valid = bytes_of(kFiles / name);
-    for (int i = 0; i < 1500; ++i) {
+    for (uint64_t i = fuzz::inputs(1500); i > 0; --i) {
       std::string bytes = valid;
       // The directory and the headers are where the places stand.
       for (uint64_t edits = 1 + random() % 3; edits > 0; --edits) {
@@ -328,10 +329,10 @@ TEST(Pth, MutatedArchivesNeverCrash) {
 
 TEST(Pth, MutatedPicklesWithRightChecksumsNeverCrash) {
   const ScratchFolder scratch;
-  std::mt19937_64 random(7);
+  std::mt19937_64 random(fuzz::seed(7));
   const std::string valid = one_tensor(std::string("K\0", 2), "K\x02K\x04", "K\x04K\x01");
   int read = 0;
-  for (int i = 0; i < 6000; ++i) {
+  for (uint64_t i = fuzz::inputs(6000); i > 0; --i) {
     std::string pickle = valid;
     // Mostly the numbers at the end: offset, shape, strides.
     for (uint64_t edits = 1 + random() % 2; edits > 0; --edits) {

@@ -4,6 +4,7 @@
 #include <random>
 
 #include "tests/core/text/fixtures.hpp"
+#include "tests/support/fuzz.hpp"
 
 namespace troupe {
 namespace {
@@ -125,13 +126,13 @@ void use(const std::string& tokenizer_json) {
 }
 
 TEST(MalformedTokenizer, NeverCrashesOnMutatedBytes) {
-  std::mt19937 random(11);
+  std::mt19937 random(static_cast<uint32_t>(fuzz::seed(11)));
   for (const char* name : {"llama3", "odd_tokens", "byte_fallback"}) {
     json tokenizer = read_oracle(std::string("tokenizers/") + name + ".json")["tokenizer"];
     tokenizer["model"]["merges"].erase(tokenizer["model"]["merges"].begin() + 40, tokenizer["model"]["merges"].end());
     const std::string whole = tokenizer.dump();
     // The components stand at both ends; the vocabulary between them is much longer and less interesting.
-    for (int i = 0; i < 200; ++i) {
+    for (uint64_t i = fuzz::inputs(200); i > 0; --i) {
       std::string mutated = whole;
       for (uint32_t n = 1 + random() % 3; n > 0; --n) {
         const size_t near_an_end = random() % 2 == 0 ? random() % 3000 : mutated.size() - 1 - random() % 1500;
@@ -154,7 +155,7 @@ json& random_place(json& document, std::mt19937& random) {
 }
 
 TEST(MalformedTokenizer, NeverCrashesOnSwappedValues) {
-  std::mt19937 random(12);
+  std::mt19937 random(static_cast<uint32_t>(fuzz::seed(12)));
   const std::vector<json> values = {nullptr,
                                     true,
                                     -1,
@@ -175,7 +176,7 @@ TEST(MalformedTokenizer, NeverCrashesOnSwappedValues) {
   for (const char* name : {"llama3", "qwen2", "odd_tokens", "byte_fallback"}) {
     json tokenizer = read_oracle(std::string("tokenizers/") + name + ".json")["tokenizer"];
     tokenizer["model"]["merges"].erase(tokenizer["model"]["merges"].begin() + 40, tokenizer["model"]["merges"].end());
-    for (int i = 0; i < 200; ++i) {
+    for (uint64_t i = fuzz::inputs(200); i > 0; --i) {
       json mutated = tokenizer;
       for (uint32_t n = 1 + random() % 2; n > 0; --n) random_place(mutated, random) = values[random() % values.size()];
       use(mutated.dump());
@@ -218,7 +219,7 @@ TEST(MalformedTokenizer, NamesWhatIsWrongInTheFilesBesideIt) {
 }
 
 TEST(MalformedTemplate, NeverCrashesOrHangsWhenMutated) {
-  std::mt19937 random(13);
+  std::mt19937 random(static_cast<uint32_t>(fuzz::seed(13)));
   const std::vector<ChatMessage> messages = {{"system", "s"}, {"user", "<think>x</think> y"}, {"assistant", "z"}};
   ChatTemplateOptions options;
   options.max_steps = 20'000;
@@ -231,7 +232,7 @@ TEST(MalformedTemplate, NeverCrashesOrHangsWhenMutated) {
   int num_rendered = 0;
   for (const auto& family : read_oracle("chat_templates.json")) {
     const std::string whole = family["source"];
-    for (int i = 0; i < 200; ++i) {
+    for (uint64_t i = fuzz::inputs(200); i > 0; --i) {
       std::string mutated = whole;
       for (uint32_t n = 1 + random() % 4; n > 0; --n) {
         const size_t at = random() % mutated.size();
