@@ -7,6 +7,9 @@
 
 #include "core/watched_text.hpp"
 
+template class nlohmann::basic_json<>;
+template class nlohmann::basic_json<nlohmann::ordered_map>;
+
 namespace troupe {
 namespace {
 

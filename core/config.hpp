@@ -27,6 +27,10 @@
 
 #include "protocol/fields.hpp"
 
+// Compiled once, in config.cpp, instead of in every file that reads or writes JSON.
+extern template class nlohmann::basic_json<>;
+extern template class nlohmann::basic_json<nlohmann::ordered_map>;
+
 namespace troupe {
 
 using Json = nlohmann::json;                 // keys sorted

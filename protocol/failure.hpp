@@ -38,8 +38,7 @@ TROUPE_FIELDS_COMPLETE(Failure);
 // Thrown by Pending::get() at the asker.
 class RemoteFailure : public std::runtime_error {
  public:
-  explicit RemoteFailure(Failure f)
-      : std::runtime_error(f.node + ": " + f.what + ": " + f.message + " [" + f.code + "]"), failure_(std::move(f)) {}
+  explicit RemoteFailure(Failure failure);
   const Failure& failure() const { return failure_; }
   bool is(std::string_view code) const { return failure_.code == code; }
 

@@ -127,34 +127,18 @@ inline const std::string& role_of(const NodeSection& node) {
 }
 
 // "actor/0", "actor/1": the instances of a node.
-inline std::vector<std::string> instances_of(const NodeSection& node) {
-  std::vector<std::string> names;
-  for (int64_t i = 0; i < node.count; ++i) names.push_back(*node.name + "/" + std::to_string(i));
-  return names;
-}
+std::vector<std::string> instances_of(const NodeSection& node);
 
 // The instances of every node that plays `role`, in topology order.
-inline std::vector<std::string> instances_of_role(const Topology& topology, std::string_view role) {
-  std::vector<std::string> names;
-  for (const NodeSection& node : topology.nodes) {
-    if (role_of(node) != role) continue;
-    for (std::string& name : instances_of(node)) names.push_back(std::move(name));
-  }
-  return names;
-}
+std::vector<std::string> instances_of_role(const Topology& topology, std::string_view role);
 
 // The node that `instance` ("actor/0") belongs to. Throws std::invalid_argument naming it when there is none.
-inline const NodeSection& node_of(const Topology& topology, const std::string& instance) {
-  for (const NodeSection& node : topology.nodes)
-    for (const std::string& name : instances_of(node))
-      if (name == instance) return node;
-  throw std::invalid_argument("the topology has no node " + instance);
-}
+const NodeSection& node_of(const Topology& topology, const std::string& instance);
+
+// Throws as from_json does.
+Topology topology_from(const Json& json, const JsonPath& where);
 
 // RUN/topology.json. Throws as read_config_file and from_json do.
-inline Topology read_run_topology(const std::filesystem::path& run_folder) {
-  const JsonFile file = read_config_file(run_folder / "topology.json");
-  return from_json<Topology>(file.value, file.where);
-}
+Topology read_run_topology(const std::filesystem::path& run_folder);
 
 }  // namespace troupe

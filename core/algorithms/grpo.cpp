@@ -1,6 +1,7 @@
 #include "core/algorithms/grpo.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <stdexcept>

@@ -1,6 +1,7 @@
 #include "core/algorithms/importance.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <cmath>
 #include <stdexcept>

@@ -1,6 +1,7 @@
 // The decoder in at:: operations: the reference that our kernels are tested against, and the path for other devices.
 // Sums are in whatever order the library takes, so nothing here is batch-invariant.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <mutex>
 #include <vector>

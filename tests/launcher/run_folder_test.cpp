@@ -14,7 +14,7 @@ namespace {
 
 class Folder : public testing::Test {
  protected:
-  Folder() : topology_(from_json<Topology>(good_topology(), JsonPath("t"))) {
+  Folder() : topology_(topology_from(good_topology(), JsonPath("t"))) {
     topology_.run.folder = (scratch_ / "runs").string();
     for (NodeSection& node : topology_.nodes) node.threads = 2;
   }

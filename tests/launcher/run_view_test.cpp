@@ -13,7 +13,7 @@ using namespace std::chrono_literals;
 
 class View : public testing::Test {
  protected:
-  View() : topology_(from_json<Topology>(good_topology(), JsonPath("t"))), view_(topology_, folder_.path(), start_) {
+  View() : topology_(topology_from(good_topology(), JsonPath("t"))), view_(topology_, folder_.path(), start_) {
     topology_.run.name = "x";
   }
 

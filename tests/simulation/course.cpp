@@ -34,7 +34,7 @@ Topology topology_of(const Workload& w) {
                              {"checkpoint_every", w.checkpoint_every},
                              {"export_model", false}})}},
                      {"transport", {{"ask_timeout_s", 600}}}};
-  return from_json<Topology>(json, JsonPath("simulated", ""));
+  return topology_from(json, JsonPath("simulated", ""));
 }
 
 struct Script {
