@@ -88,7 +88,7 @@ void Trainer::run() {
       for (const auto& [name, value] : evaluate("before")) start[name + "_before"] = value;
     merge_summary(run_folder_, start);
   }
-  began_s_ = logged_at_s_ = now_s();
+  logged_at_s_ = now_s();
   Ended ended = Ended::kEpoch;
   while (ended == Ended::kEpoch && place_.epoch < config.epochs) {
     ended = train_epoch();
@@ -161,21 +161,24 @@ void Trainer::log(int64_t step, int64_t iters, const Figures& figures) {
                    rate_factor(parts_.compat, place_.epoch * iters + step, parts_.config.epochs * iters);
     values["grad_norm"] = last_update_.gradient_norm;
     values["epoch"] = static_cast<double>(place_.epoch) + static_cast<double>(step) / static_cast<double>(iters);
-    values["tokens_per_s_train"] = all_tokens / (now - logged_at_s_);
+    values["tokens_per_s_train"] = all_tokens / (now - logged_at_s_ - saving_s_);
+    if (saving_s_ > 0) values["seconds_checkpoint"] = saving_s_;
     metrics_->write(static_cast<uint64_t>(place_.epoch * iters + step), values);
   }
-  tokens_since_log_ = 0;
+  tokens_since_log_ = saving_s_ = 0;
   logged_at_s_ = now;
 }
 
 void Trainer::save() {
   show("saving " + parts_.output.name());
+  const double began = now_s();
   {
     const StateDict state = parts_.engine.state();  // of all ranks
     if (parts_.group.rank() != 0) return;
     parts_.output.save_checkpoint(state, static_cast<uint64_t>(parts_.engine.step()), place_);
   }
   parts_.output.save_weights(parts_.engine);
+  saving_s_ += now_s() - began;
 }
 
 // Means over the held-out samples; the malformed and the unscored are left out.

@@ -59,7 +59,8 @@ class Trainer {
   bool save_due_ = false;
   StepStats last_update_;
   int64_t malformed_ = 0, unscored_ = 0;
-  double began_s_ = 0, tokens_since_log_ = 0, logged_at_s_ = 0;
+  double tokens_since_log_ = 0, logged_at_s_ = 0;
+  double saving_s_ = 0;  // since the last line of metrics
 };
 
 }  // namespace troupe
