@@ -107,9 +107,7 @@ void Bpe::index_tokens() {
     low_character_ids_[character] = id_of(spelled).value_or(-1);
   }
   for (int byte = 0; byte < 256; ++byte) {
-    char name[8];
-    std::snprintf(name, sizeof name, "<0x%02X>", byte);
-    byte_token_ids_[byte] = id_of(name).value_or(-1);
+    byte_token_ids_[byte] = id_of(byte_token(static_cast<uint8_t>(byte))).value_or(-1);
   }
   if (vocabulary_.unknown_token) {
     unknown_id_ = id_of(*vocabulary_.unknown_token);
@@ -117,6 +115,12 @@ void Bpe::index_tokens() {
       throw std::invalid_argument("unk_token '" + *vocabulary_.unknown_token + "' is not in the vocabulary");
     }
   }
+}
+
+std::string Bpe::byte_token(uint8_t byte) {
+  char name[8];
+  std::snprintf(name, sizeof name, "<0x%02X>", byte);
+  return name;
 }
 
 void Bpe::index_merges() {
@@ -222,7 +226,8 @@ void Bpe::merge(std::vector<int32_t>& ids) const {
 
 void Bpe::encode(std::string_view word, std::vector<int32_t>& ids) const {
   if (vocabulary_.ignore_merges) {
-    if (const auto id = id_of(word)) {
+    const auto id = id_of(word);
+    if (id && !(static_cast<std::size_t>(*id) < vocabulary_.special.size() && vocabulary_.special[*id])) {
       ids.push_back(*id);
       return;
     }

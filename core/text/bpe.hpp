@@ -25,7 +25,8 @@ struct BpeVocabulary {
   std::optional<std::string> unknown_token;                 // stands for a character without a token
   bool fuse_unknown = false;                                // neighbouring unknown characters become one unknown token
   bool byte_fallback = false;  // a character without a token becomes its bytes <0x00>..<0xFF>
-  bool ignore_merges = false;  // a word that is a token itself is that token
+  bool ignore_merges = false;  // a word that is a token itself is that token...
+  std::vector<bool> special;   // ... unless it is one of these, by id (or empty: there are none)
 };
 
 class Bpe {
@@ -37,6 +38,9 @@ class Bpe {
   // Appends the word's ids. A character that has no token, where no unknown token or byte stands in for it, gives no id
   // (as in the reference library; SmolLM2's vocabulary lacks some control characters).
   void encode(std::string_view word, std::vector<int32_t>& ids) const;
+
+  // "<0x0A>": what stands for a byte where byte_fallback is on.
+  static std::string byte_token(uint8_t byte);
 
   std::optional<int32_t> id_of(std::string_view token) const;
   const std::vector<std::string>& tokens() const { return vocabulary_.tokens; }

@@ -30,6 +30,7 @@ TokenizerParts::TokenizerParts(TokenizerDescription description, TokenRoles role
     return role && role == description.vocabulary.unknown_token;
   };
   if (plays(roles.bos) || plays(roles.eos)) description.vocabulary.unknown_token.reset();
+  description.vocabulary.special = is_special;
   try {
     bpe = std::make_unique<Bpe>(std::move(description.vocabulary));
   } catch (const std::invalid_argument& error) {
@@ -76,8 +77,8 @@ void TokenizerParts::check_ids(const std::vector<int32_t>& ids, const std::strin
   }
 }
 
-// Ordinary text must never become a special token, so BPE may not produce one: neither from one character nor by a
-// merge.
+// Ordinary text must never become a special token, so BPE may not produce one: neither from one character, nor from a
+// byte of one, nor by a merge. (Nor from a whole word: BpeVocabulary::special.)
 void TokenizerParts::refuse_ordinary_special_tokens(const BpeVocabulary& vocabulary, const std::string& file) const {
   const auto refuse_if_special = [&](const std::string& token, const std::string& origin) {
     const auto id = added_ids.find(token);
@@ -88,6 +89,8 @@ void TokenizerParts::refuse_ordinary_special_tokens(const BpeVocabulary& vocabul
   for (const std::string& token : vocabulary.tokens) {
     if (!token.empty() && utf8_size(token) == token.size()) refuse_if_special(token, "a single character");
   }
+  for (int byte = 0; vocabulary.byte_fallback && byte < 256; ++byte)
+    refuse_if_special(Bpe::byte_token(static_cast<uint8_t>(byte)), "a single byte");
   for (size_t rank = 0; rank < vocabulary.merges.size(); ++rank) {
     const auto& [left, right] = vocabulary.merges[rank];
     refuse_if_special(left + right, "merge " + std::to_string(rank));

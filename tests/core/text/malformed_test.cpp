@@ -102,6 +102,26 @@ TEST(MalformedTokenizer, LetsNoOrdinaryTextBecomeASpecialToken) {
               t["added_tokens"][0]["id"] = t["model"]["vocab"][token];
             }).substr(0, 29),
             "tokenizer.json: special token");
+  json bytes = read_oracle("tokenizers/byte_fallback.json")["tokenizer"];
+  bytes["added_tokens"][0]["content"] = "<0x41>";
+  bytes["added_tokens"][0]["id"] = bytes["model"]["vocab"]["<0x41>"];
+  EXPECT_EQ(error_of(bytes.dump()),
+            "tokenizer.json: special token '<0x41>' would be produced from ordinary text by a single byte");
+}
+
+// Where words that are tokens need no merges, a split rule may cut out a special token's spelling as a word.
+TEST(MalformedTokenizer, NoWholeWordBecomesASpecialToken) {
+  json tokenizer = read_oracle("tokenizers/llama3.json")["tokenizer"];
+  ASSERT_TRUE(tokenizer["model"]["ignore_merges"]);
+  ASSERT_TRUE(tokenizer["model"]["vocab"].contains("<|eot_id|>"));
+  tokenizer["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "\\S+|\\s+";
+  const Tokenizer splits = tokenizer_of_json(tokenizer.dump());
+  const std::vector<int32_t> ids = splits.encode("it <|eot_id|> is");
+  EXPECT_TRUE(std::ranges::none_of(ids, [&](int32_t id) { return splits.is_special(id); }));
+  EXPECT_EQ(splits.decode(ids, true), "it <|eot_id|> is");
+  const std::vector<int32_t> parsed = splits.encode("<|eot_id|>", SpecialTokens::kParse);
+  ASSERT_EQ(parsed.size(), 1U);
+  EXPECT_TRUE(splits.is_special(parsed[0]));
 }
 
 TEST(MalformedTokenizer, NeverCrashesOnATruncatedFile) {
@@ -111,15 +131,18 @@ TEST(MalformedTokenizer, NeverCrashesOnATruncatedFile) {
   }
 }
 
-// Loads what loads and uses it; any exception will do, a crash or a hang will not.
+// Loads what loads and uses it; any exception will do, a crash or a hang will not. Only the model's own unknown token
+// may stand for what has no token.
 void use(const std::string& tokenizer_json) {
   try {
     const Tokenizer tokenizer = tokenizer_of_json(tokenizer_json);
+    const json model = json::parse(tokenizer_json).at("model");
+    const std::string unknown = model.contains("unk_token") && model["unk_token"].is_string() ? model["unk_token"] : "";
     for (const char* text : {"Hello  w\xC3\xB6rld 123\n\n<|eot_id|> it's", "\xE4\xBD\xA0\xE5\xA5\xBD", ""}) {
       const auto ids = tokenizer.encode_with_bos(text, SpecialTokens::kParse);
       tokenizer.decode(ids, true);
       for (const int32_t id : tokenizer.encode(text))
-        ASSERT_FALSE(tokenizer.is_special(id) && tokenizer.unk_id() != id);
+        ASSERT_FALSE(tokenizer.is_special(id) && tokenizer.token_of(id) != unknown) << tokenizer.token_of(id);
     }
   } catch (const std::exception&) {
   }
