@@ -92,6 +92,7 @@ int play(const Topology& topology, const std::filesystem::path& run_folder, bool
   int code = 1;
   {
     RunDisplay display(topology, run_folder, plain);
+    if (before) display.skip_earlier_steps();  // of a run that goes on
     display.event("run " + run.name + " in " + run_folder.string());
     for (const NodeSection& node : topology.nodes)
       for (const std::string& instance : instances_of(node))

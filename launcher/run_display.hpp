@@ -17,6 +17,9 @@ class RunDisplay {
   // `plain` forces lines also on a terminal.
   RunDisplay(const Topology& topology, const std::filesystem::path& run_folder, bool plain);
 
+  // The steps there are already get no lines. Before anything else.
+  void skip_earlier_steps() { view_.refresh(); }
+
   void status(const RunStatus& status);
   void preparing(const std::string& what, double share);  // before the first step
   void event(const std::string& line);

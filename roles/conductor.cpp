@@ -1,6 +1,5 @@
 #include "roles/conductor.hpp"
 
-#include "core/metrics/report.hpp"
 #include "core/metrics/summary.hpp"
 #include "roles/model_source.hpp"
 #include "roles/run_disk.hpp"
@@ -83,7 +82,6 @@ void Conductor::finish() {
     merge_summary(setting_.run_folder,
                   {{"steps", loop_.ended()}, {"state", done ? "done" : "stopped"}, {"export", folder}});
   });
-  if (loop_.ended() > 0) patiently([&] { write_report(setting_.run_folder); });
 }
 
 }  // namespace troupe

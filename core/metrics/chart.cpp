@@ -13,6 +13,8 @@ namespace {
 constexpr double kWidth = 480, kHeight = 210, kLeft = 46, kRight = 8, kTop = 8, kBottom = 24;
 constexpr std::size_t kColours = 8;
 constexpr std::size_t kSmoothFrom = 30;
+// Values are drawn as if none were larger, and as if all smaller ones were nought.
+constexpr double kLargest = 1e300, kSmallest = 1e-12;
 
 struct Scale {
   double low, high, from, to;
@@ -204,6 +206,10 @@ std::string format_number(double value) {
 }
 
 std::vector<double> axis_ticks(double low, double high, int count) {
+  low = std::clamp(low, -kLargest, kLargest), high = std::clamp(high, -kLargest, kLargest);
+  // What differs by rounding alone is one value: ticks between would be nearer to each other than numbers are.
+  const double size = std::max({std::abs(low), std::abs(high), kSmallest});
+  if (high - low < size * 1e-9) low -= size / 10, high += size / 10;
   const double rough = (high - low) / count;
   const double power = std::pow(10.0, std::floor(std::log10(rough)));
   double step = 10 * power;

@@ -32,7 +32,8 @@ std::string escape_html(std::string_view text);
 // Four significant digits at most, thousands as 12.3k: what axes, tiles and tables show.
 std::string format_number(double value);
 
-// Round values (1, 2, 2.5, 5 times a power of ten) that cover [low, high] with about `count` steps.
+// Round values (1, 2, 2.5, 5 times a power of ten) that cover [low, high] with about `count` steps; a wider range where
+// the two differ by rounding alone.
 std::vector<double> axis_ticks(double low, double high, int count);
 
 }  // namespace troupe

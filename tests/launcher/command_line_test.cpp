@@ -253,6 +253,8 @@ TEST_F(CommandLine, StopEndsARunCleanlyAndResumeGoesOn) {
   const std::string more = std::to_string(before.size() + 3);
   ended = call({"resume", "r", "--set", "nodes.conductor.config.steps=" + more});
   EXPECT_EQ(ended.code, 0) << ended.out << ended.err;
+  EXPECT_EQ(ended.out.find("step 1/"), std::string::npos) << "shown again: " << ended.out;
+  EXPECT_NE(ended.out.find("step " + more + "/"), std::string::npos) << ended.out;
   const auto after = read_metrics(folder_ / "r/metrics.jsonl");
   ASSERT_EQ(after.size(), before.size() + 3);
   for (std::size_t i = 0; i < after.size(); ++i) EXPECT_EQ(after[i].step, i + 1);

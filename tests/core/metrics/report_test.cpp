@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "core/metrics/chart.hpp"
@@ -104,6 +105,22 @@ TEST(Chart, TicksAreRoundAndCoverTheRange) {
     EXPECT_GE(some.back(), high * 0.999999);
     EXPECT_LE(some.size(), 8u);
   }
+}
+
+// The average of many equal numbers differs from them by rounding.
+TEST(Chart, TicksOfOneValueAndOfExtremesAreFewAndApart) {
+  const double huge = std::numeric_limits<double>::max(), tiny = std::numeric_limits<double>::denorm_min();
+  for (const auto& [low, high] :
+       {std::pair{1.0, std::nextafter(1.0, 2.0)}, std::pair{-0.1, std::nextafter(-0.1, 0.0)}, std::pair{5.0, 5.0},
+        std::pair{1e-320, 3e-320}, std::pair{0.0, tiny}, std::pair{0.0, 0.0}, std::pair{-huge, huge},
+        std::pair{std::nextafter(huge, 0.0), huge}, std::pair{1.0, 1.0 + 1e-8}}) {
+    const auto ticks = axis_ticks(low, high, 4);
+    ASSERT_GE(ticks.size(), 2u) << low << " " << high;
+    EXPECT_LE(ticks.size(), 8u) << low << " " << high;
+    for (std::size_t i = 1; i < ticks.size(); ++i) EXPECT_LT(ticks[i - 1], ticks[i]) << low << " " << high;
+  }
+  const Chart flat{"Ratio", "", {1, 2, 3}, {{"ratio", {1.0, 1.0, std::nextafter(1.0, 2.0)}}}};
+  EXPECT_LT(draw_chart(flat).size(), 10'000u);
 }
 
 TEST(Chart, NumbersAreShort) {
