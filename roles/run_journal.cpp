@@ -82,18 +82,10 @@ void RunJournal::append(const Experience& batch) {
 }
 
 Experience RunJournal::read(uint64_t step) const {
-  struct Found {};
-  Experience out;
-  try {  // the reader has no early stop: leave it by a throw of our own
-    read_journal(disk_, folder_, offsets_.at(step - 1),
-                 [&](uint64_t offset, uint8_t type, std::span<const std::byte> payload) {
-                   expect_experience(type, offset);
-                   out = from_payload(payload);
-                   throw Found{};
-                 });
-  } catch (const Found&) {
-  }
-  return out;
+  const uint64_t offset = offsets_.at(step - 1);
+  const JournalRecord record = read_record(disk_, folder_, offset);
+  expect_experience(record.type, offset);
+  return from_payload(record.payload);
 }
 
 uint64_t RunJournal::end_of(uint64_t step) const {

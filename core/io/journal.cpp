@@ -143,6 +143,30 @@ JournalEnd read_journal(Disk& disk, const std::filesystem::path& folder, uint64_
   return end;
 }
 
+JournalRecord read_record(Disk& disk, const std::filesystem::path& folder, uint64_t offset) {
+  const std::vector<Segment> segments = segments_of(disk, folder);
+  const auto behind = std::ranges::find_if(segments, [&](const Segment& s) { return s.begin > offset; });
+  if (behind == segments.begin())
+    throw std::runtime_error("journal " + folder.string() + ": no segment holds offset " + std::to_string(offset));
+  const Segment& segment = *std::prev(behind);
+  const auto file = disk.open(segment.path, OpenMode::kRead);
+  const uint64_t at = offset - segment.begin;
+  std::vector<std::byte> frame(kHeaderBytes);
+  const auto read_rest = [&](std::size_t from) {
+    if (file->read_at(at + from, std::span(frame).subspan(from)) < frame.size() - from)
+      throw damage(segment, offset, "the file ends within this record");
+  };
+  read_rest(0);
+  const uint32_t length = load32(frame.data());
+  if (length > kMaxRecordBytes)
+    throw damage(segment, offset,
+                 "a record of " + std::to_string(length) + " bytes; the limit is " + std::to_string(kMaxRecordBytes));
+  frame.resize(kHeaderBytes + length);
+  read_rest(kHeaderBytes);
+  if (!frame_is_good(frame)) throw damage(segment, offset, "this record does not check");
+  return {static_cast<uint8_t>(frame[8]), {frame.begin() + kHeaderBytes, frame.end()}};
+}
+
 Journal::Journal(Disk& disk, std::filesystem::path folder, JournalOptions options)
     : disk_(disk), folder_(std::move(folder)), options_(options) {
   disk_.create_dirs(folder_);

@@ -76,4 +76,12 @@ using RecordVisitor = std::function<void(uint64_t offset, uint8_t type, std::spa
 JournalEnd read_journal(Disk& disk, const std::filesystem::path& folder, uint64_t from_offset,
                         const RecordVisitor& visit);
 
+struct JournalRecord {
+  uint8_t type;
+  std::vector<std::byte> payload;
+};
+// The record at `offset`, and no byte of any other. Throws std::runtime_error naming segment and offset when it is
+// damaged, lies in a removed segment or behind the end.
+JournalRecord read_record(Disk& disk, const std::filesystem::path& folder, uint64_t offset);
+
 }  // namespace troupe

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <random>
 
 #include "tests/core/io/memory_disk.hpp"
@@ -50,6 +51,39 @@ std::vector<Record> fill(Disk& disk, const std::filesystem::path& folder, int co
   }
   journal.sync();
   return written;
+}
+
+TEST(Journal, ReadsOneRecordByItsOffset) {
+  const ScratchFolder scratch;
+  const auto folder = scratch / "j";
+  const auto written = fill(real_disk(), folder, 60);
+  const auto read = [&](uint64_t offset) {
+    const JournalRecord record = read_record(real_disk(), folder, offset);
+    return Record{offset, record.type,
+                  std::string(reinterpret_cast<const char*>(record.payload.data()), record.payload.size())};
+  };
+  for (const Record& record : written) EXPECT_EQ(read(record.offset), record);
+  JournalEnd end;
+  records(real_disk(), folder, 0, &end);
+  EXPECT_THROW(read(end.offset), std::runtime_error);
+  EXPECT_THROW(read(end.offset + 1'000'000), std::runtime_error);
+  EXPECT_THROW(read(written[5].offset + 1), std::runtime_error);
+  EXPECT_THROW(read_record(real_disk(), scratch / "absent", 0), std::runtime_error);
+
+  // Damage matters to the record that has it, and to no other.
+  const auto first = folder / real_disk().list(folder).front();
+  std::string bytes = read_file(real_disk(), first);
+  const std::size_t begin = written[1].offset, behind = written[2].offset;
+  for (std::size_t at = begin; at < behind; ++at) {
+    bytes[at] ^= 0x10;
+    std::ofstream(first, std::ios::binary) << bytes;
+    EXPECT_THROW(read(written[1].offset), std::runtime_error) << "byte " << at - begin;
+    EXPECT_EQ(read(written[0].offset), written[0]);
+    EXPECT_EQ(read(written[2].offset), written[2]);
+    bytes[at] ^= 0x10;
+  }
+  std::ofstream(first, std::ios::binary) << bytes.substr(0, behind - 1);
+  EXPECT_THROW(read(written[1].offset), std::runtime_error);
 }
 
 TEST(Journal, GivesBackWhatWasAppendedAcrossSegments) {
