@@ -29,7 +29,7 @@
 
 namespace troupe {
 
-// "float32" or "bfloat16": what every actor computes in, as all of them take one publication. Throws
+// "f32" or "bf16": what every actor computes in, as all of them take one publication. Throws
 // std::invalid_argument where they differ.
 std::string dtype_of_actors(const Topology& topology);
 
