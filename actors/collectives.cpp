@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <csignal>
 #include <mutex>
 #include <stdexcept>
 
@@ -166,6 +167,7 @@ Group::Group(GroupOptions options, std::shared_ptr<Rendezvous> rendezvous) : bac
   if (options.size < 1 || options.rank < 0 || options.rank >= options.size)
     throw std::invalid_argument("group: rank " + std::to_string(options.rank) + " of " + std::to_string(options.size));
   backend_->options = options;
+  std::signal(SIGPIPE, SIG_IGN);
   try {
     backend_->group = make_backend(options, std::move(rendezvous));
   } catch (const std::invalid_argument&) {

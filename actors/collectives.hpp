@@ -2,6 +2,8 @@
 // repaired: when a member dies every call of the others throws, they abort() and make a new Group with the next
 // generation, numbered by one place only. Collectives are not atomic: after every regroup compare step numbers, the
 // highest wins and is broadcast.
+// A process with a Group ignores SIGPIPE from then on: Gloo writes to its sockets without MSG_NOSIGNAL, and a peer that
+// died is to be an error here.
 // Data sockets of Gloo and NCCL are not encrypted: `address` names the private interface they are bound to.
 #pragma once
 

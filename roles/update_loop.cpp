@@ -59,12 +59,14 @@ void UpdateLoop::recover(uint64_t reported) {
   for (std::size_t i = 0; i < actors_.size(); ++i) bring_up_to_date(i);
 }
 
-// The learner gives its earlier answers to its newest updates again.
+// The learner gives its earlier answers to its newest updates again. One that was replaced since it told its state
+// applies the update instead, so what it has to keep is said here too.
 void UpdateLoop::remember_metrics() {
   for (uint64_t step = applied_; step > told_; --step) {
     const std::string what = "update step " + std::to_string(step) + ", its earlier answer";
     try {
-      const Update again{.batch = journal_.read(step), .temperature = topology_.sampling.temperature};
+      const Update again{
+          .batch = journal_.read(step), .temperature = topology_.sampling.temperature, .keep_from = lowest_needed()};
       metrics_[step] = learner_.ask(again, options(what)).get().metrics;
     } catch (const RemoteFailure& failure) {
       if (failure.is(failure_code::kBehind)) return;  // older than it remembers

@@ -2,8 +2,11 @@
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <barrier>
+#include <cerrno>
+#include <csignal>
 #include <fstream>
 #include <thread>
 
@@ -60,6 +63,19 @@ TEST(Group, ADeadMemberEndsTheOthersAllGather) {
     EXPECT_THROW(group.all_gather(tensor, bounds), std::runtime_error);
     EXPECT_LT(std::chrono::steady_clock::now() - begin, 4s);
     group.abort();
+  });
+}
+
+// Gloo writes to its sockets without MSG_NOSIGNAL: where the peer is gone already, that would end this process too.
+TEST(Group, AWriteToADeadPeerIsNoSignal) {
+  std::signal(SIGPIPE, SIG_DFL);
+  as_group(1, [](Group&) {
+    int ends[2];
+    ASSERT_EQ(pipe(ends), 0);
+    close(ends[0]);
+    EXPECT_EQ(write(ends[1], "x", 1), -1);
+    EXPECT_EQ(errno, EPIPE);
+    close(ends[1]);
   });
 }
 
