@@ -18,7 +18,7 @@ const std::map<std::string_view, const char*> kHelp{
     {"epochs", "passes over the data"},
     {"batch_size", "samples of a batch, per process"},
     {"learning_rate", "at the start; ends at a tenth of it"},
-    {"device", "cpu, cuda or cuda:N"},
+    {"device", "cpu, cuda (each rank its own), cuda:N; auto: a GPU where there is one"},
     {"dtype", "computed in bfloat16 or float32; weights are kept in float32"},
     {"num_workers", "threads that tokenise ahead"},
     {"accumulation_steps", "batches of one optimizer step"},
@@ -54,7 +54,8 @@ const std::map<std::string_view, const char*> kHelp{
     {"lora_alpha", "scale is alpha / rank; 0: 1"},
     {"lora_targets", "q_proj,v_proj,...; default: the square layers"},
     {"beta", "strength of the preference"},
-    {"dpo_logprob", "a sequence's log-probability: sum or mean over its tokens"},
+    {"dpo_logprob",
+     "a sequence's log-probability: sum or mean over its tokens; default sum, of --compat ref.. and fork.. mean"},
     {"label_smoothing", "share of pairs taken to be the wrong way round"},
     {"least_margin", "by how much scores should differ"},
     {"student_hidden_size", "width of the student"},
@@ -127,7 +128,14 @@ void read_file(Arguments& arguments, Own& own) {
   Json common(to_json(arguments.request.config)), mine = Json::object();
   if constexpr (std::tuple_size_v < std::remove_cvref_t < decltype(Own::kFields) >>> 0) mine = Json(to_json(own));
   for (const auto& [key, value] : file.value.items()) {
-    if (key == "job") continue;
+    if (key == "job") {
+      if (value != Own::kName)
+        throw std::invalid_argument(file.where.key(key).prefix() + value.dump() + ", but this is troupe " +
+                                    std::string(Own::kName));
+      continue;
+    }
+    if (replaced(Own::kName, key))
+      throw std::invalid_argument(file.where.key(key).prefix() + "is not a setting of " + std::string(Own::kName));
     const auto flag = arguments.flags.find(key);
     if (flag != arguments.flags.end() && flag->second->count() > 0) continue;
     (has_field<JobConfig>(key) ? common : mine)[key] = value;
@@ -154,6 +162,11 @@ void add_job(CLI::App& app, const RoleCalls& calls, int& exit_code) {
       "\nFlags may be spelt with '_' or '-'. Ctrl-C stops cleanly with a checkpoint; --from_resume 1 goes on.");
   command->callback([arguments, &own, &calls, &exit_code] {
     if (!arguments->config_file.empty()) read_file(*arguments, own);
+    try {
+      calls.checked_job(arguments->request);
+    } catch (const std::invalid_argument& error) {
+      throw CLI::ValidationError(error.what());
+    }
     exit_code = play_job(arguments->request, arguments->plain, calls);
   });
 }

@@ -61,6 +61,7 @@ JobRank torchrun_rank() {
               .address = text_of("MASTER_ADDR"),
               .port = number_of("MASTER_PORT")};
   out.on_host = text_of("LOCAL_WORLD_SIZE").empty() ? out.size : number_of("LOCAL_WORLD_SIZE");
+  out.local = text_of("LOCAL_RANK").empty() ? out.rank % out.on_host : number_of("LOCAL_RANK");
   // There torchrun itself listens at the port.
   if (text_of("TORCHELASTIC_USE_AGENT_STORE") == "True") ++out.port;
   return out;
@@ -69,6 +70,7 @@ JobRank torchrun_rank() {
 JobRank slurm_rank() {
   JobRank out{.rank = number_of("SLURM_PROCID"), .size = number_of("SLURM_STEP_NUM_TASKS")};
   out.on_host = tasks_of_node(text_of("SLURM_STEP_TASKS_PER_NODE"), number_of("SLURM_NODEID"));
+  out.local = text_of("SLURM_LOCALID").empty() ? 0 : number_of("SLURM_LOCALID");
   const std::string nodes = text_of("SLURM_STEP_NODELIST"), address = text_of("MASTER_ADDR");
   out.address = !address.empty() ? address : text_of("SLURM_STEP_NUM_NODES") == "1" ? "127.0.0.1" : first_host(nodes);
   out.port = text_of("MASTER_PORT").empty() ? 20000 + number_of("SLURM_JOB_ID") % 20000 : number_of("MASTER_PORT");

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <thread>
 
 #include "actors/process.hpp"
 #include "core/metrics/summary.hpp"
@@ -53,6 +54,7 @@ class OtherRanks {
     for (int64_t rank = 1; rank < size; ++rank) {
       ProcessOptions options{.argv = arguments,
                              .log_path = (logs / ("rank-" + std::to_string(rank) + ".log")).string()};
+      fs::remove(options.log_path);  // an earlier start's
       options.argv[0] = kOwnProgram;
       options.env = {{"RANK", std::to_string(rank)}, {"WORLD_SIZE", std::to_string(size)},
                      {"MASTER_ADDR", "127.0.0.1"},   {"MASTER_PORT", std::to_string(port)},
@@ -63,11 +65,15 @@ class OtherRanks {
     }
   }
 
-  // The first that has ended otherwise than cleanly, in words; "" when there is none.
+  // The first that ends otherwise than cleanly within two seconds, in words; "" when there is none.
   std::string failure() {
-    for (std::size_t i = 0; i < processes_.size(); ++i)
-      if (const auto status = processes_[i].poll(); status && !status->clean())
-        return "rank " + std::to_string(i + 1) + " ended with " + status->text() + ": " + tail(logs_[i], 3);
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+    do {
+      for (std::size_t i = 0; i < processes_.size(); ++i)
+        if (const auto status = processes_[i].poll(); status && !status->clean())
+          return "rank " + std::to_string(i + 1) + " ended with " + status->text() + ": " + tail(logs_[i], 3);
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    } while (std::chrono::steady_clock::now() < until);
     return "";
   }
 
@@ -118,7 +124,6 @@ int play_job(const JobRequest& job, bool plain, const RoleCalls& calls) {
     calls.job(job, rank, folder, {.stop_requests = &stop_requests()});
     return 0;
   }
-  calls.checked_job(job);
   fs::create_directories(folder / "tensorboard");
   fs::create_directories(folder / "logs");
   const RunLock lock(folder);
@@ -147,10 +152,13 @@ int play_job(const JobRequest& job, bool plain, const RoleCalls& calls) {
                  .on_event = [&](const std::string& line) { display.event(line); },
                  .on_preparing = [&](const std::string& what, double share) { display.preparing(what, share); },
                  .stop_requests = &stop_requests()});
-    } catch (const std::exception& error) {
+    } catch (const LostRank& error) {
       code = 1;
       display.event(std::string("troupe: ") + error.what());
       if (const std::string why = others ? others->failure() : ""; !why.empty()) display.event("troupe: " + why);
+    } catch (const std::exception& error) {
+      code = 1;
+      display.event(std::string("troupe: ") + error.what());
     }
     last.state = state_after(code);
     for (RoleStatus& node : last.nodes) node.phase = last.state, node.detail = "";

@@ -12,8 +12,9 @@ namespace troupe {
 int play_job(const JobRequest& job, bool plain, const RoleCalls& calls);
 
 // Who this process is, from the environment as torchrun and Slurm set it; alone where it says nothing:
-//   RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, LOCAL_WORLD_SIZE
-//   or SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_STEP_NUM_NODES, SLURM_STEP_NODELIST, SLURM_STEP_TASKS_PER_NODE
+//   RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, LOCAL_RANK, LOCAL_WORLD_SIZE
+//   or SLURM_PROCID, SLURM_LOCALID, SLURM_STEP_NUM_TASKS, SLURM_STEP_NUM_NODES, SLURM_STEP_NODELIST,
+//   SLURM_STEP_TASKS_PER_NODE
 // and the ranks' secret from TROUPE_SECRET or TROUPE_SECRET_FILE; a rank 0 that is not on this host's loopback needs
 // it. Throws std::invalid_argument naming the variable that makes no sense or is missing.
 JobRank job_rank();

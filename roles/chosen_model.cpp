@@ -14,7 +14,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kMaxContext = 32768;
-constexpr double kForkAlpha = 16;  // MiniMind's fork does not store it
 
 std::string pth_files_in(const fs::path& folder) {
   std::string found;
@@ -99,7 +98,7 @@ void add_lora(ChosenModel& model, const ModelChoice& choice) {
   const StateDict adapter = read_pth(file, at::kFloat);
   double scale = 1;
   for (const auto& [name, tensor] : adapter)
-    if (name.ends_with(".lora_A") && tensor.dim() == 2) scale = kForkAlpha / static_cast<double>(tensor.size(1));
+    if (name.ends_with(".lora_A") && tensor.dim() == 2) scale = kForkLoraAlpha / static_cast<double>(tensor.size(1));
   merge_adapter(model.weights, adapter, scale, file.string());
 }
 

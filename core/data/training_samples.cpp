@@ -173,7 +173,8 @@ void SampleMaker::learn_turns() {
 TrainingSample SampleMaker::pretrain(std::string_view line) const {
   if (!tokenizer_.eos_id()) throw std::runtime_error("the tokenizer has no eos token");
   TrainingSample sample;
-  sample.tokens = tokenizer_.encode(Line(line).string("text"));
+  // Special tokens too, as MiniMind's own sets spell them: who writes the training text writes the model.
+  sample.tokens = tokenizer_.encode(Line(line).string("text"), SpecialTokens::kParse);
   if (options_.style != SampleStyle::kDecember2025) {
     const std::size_t marks = tokenizer_.bos_id() ? 2 : 1;
     const std::size_t room = static_cast<std::size_t>(options_.max_length) - marks;
@@ -182,6 +183,8 @@ TrainingSample SampleMaker::pretrain(std::string_view line) const {
     sample.tokens.push_back(*tokenizer_.eos_id());
   }
   sample.scored.assign(sample.tokens.size(), 1);
+  if (const auto pad = tokenizer_.pad_id(); pad && pad != tokenizer_.eos_id())
+    for (std::size_t i = 0; i < sample.tokens.size(); ++i) sample.scored[i] = sample.tokens[i] != *pad;
   cut(sample, options_.max_length);
   return sample;
 }

@@ -53,8 +53,9 @@ class SampleMaker {
   // Throws std::invalid_argument for a max_length below 2.
   SampleMaker(Tokenizer tokenizer, SampleOptions options);
 
-  // bos (where the tokenizer has one) + text + eos; all but the first token is scored. Throws std::runtime_error when
-  // the tokenizer has no eos.
+  // bos (where the tokenizer has one) + text + eos; all but the first token is scored, and padding that the text
+  // spells. Special tokens that the text spells are those tokens. Throws std::runtime_error when the tokenizer has no
+  // eos.
   TrainingSample pretrain(std::string_view line) const;
   // The chat rendered; of every assistant turn its content and what the template closes it with (MiniMind: <|im_end|>
   // and a newline) are scored. "functions" of a leading system message are its tools; fields beside "role" and

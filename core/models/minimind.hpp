@@ -7,6 +7,9 @@
 
 namespace troupe {
 
+// LoRA's alpha in the fork of MiniMind, whose files do not say it; elsewhere it is the rank.
+inline constexpr double kForkLoraAlpha = 16;
+
 // vocab 6400, 8 heads of which 2 hold keys and values, intermediate 64 * ceil(floor(8 h / 3) / 64), 32768 positions,
 // theta 1e6, eps 1e-5, tied embeddings, no biases, bos 1, eos 2, pad 0; 4 experts, 2 a token, 1 shared with `moe`.
 // 512/8: 25,829,888 parameters; 768/16: 104,030,976; 640/8 with moe: 145,029,760.

@@ -8,14 +8,15 @@ namespace troupe {
 
 Compat compat_of(const std::string& name) {
   if (name == "canonical") return {};
-  if (name == "ref2603") return {.flush_epoch = false, .half_checkpoints = true};
+  if (name == "ref2603") return {.flush_epoch = false, .half_checkpoints = true, .dpo_mean = true};
   if (name == "ref2512")
     return {.samples = SampleStyle::kDecember2025,
             .rate_starts_above = true,
             .flush_epoch = false,
             .counts_from_two = true,
             .half_checkpoints = true,
-            .dpo_balances = false};
+            .dpo_balances = false,
+            .dpo_mean = true};
   if (name == "fork2601")
     return {.samples = SampleStyle::kFork,
             .rate_starts_above = true,
@@ -23,7 +24,8 @@ Compat compat_of(const std::string& name) {
             .counts_from_two = true,
             .fork_lora = true,
             .aux_coefficient = 0.1,
-            .dpo_balances = false};
+            .dpo_balances = false,
+            .dpo_mean = true};
   throw std::invalid_argument("--compat: '" + name + "', expected canonical, ref2603, ref2512 or fork2601");
 }
 

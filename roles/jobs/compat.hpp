@@ -1,6 +1,7 @@
 // What differs between the versions of MiniMind's trainers that --compat selects (docs/jobs.md has the table).
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "core/data/training_samples.hpp"
@@ -14,8 +15,9 @@ struct Compat {
   bool counts_from_two = false;    // batch 1 of an epoch counts as 2 for accumulation, its last but one as the last
   bool half_checkpoints = false;   // those hold weights rounded to float16
   bool fork_lora = false;          // adapters of q, k and v with alpha 16, started and named as the fork does
-  double aux_coefficient = 0.01;   // of the experts' load-balancing loss
-  bool dpo_balances = true;        // that loss is part of dpo's
+  std::optional<double> aux_coefficient;  // of the experts' load-balancing loss; none: the model's own (MiniMind: 0.01)
+  bool dpo_balances = true;               // that loss is part of dpo's
+  bool dpo_mean = false;                  // dpo scores by the mean of a sequence's log-probabilities, not by their sum
 };
 
 // Throws std::invalid_argument naming the versions there are.

@@ -18,7 +18,7 @@ struct JobConfig {
   int64_t epochs = 1;
   int64_t batch_size = 32;  // samples of one batch, per process
   double learning_rate = 5e-4;
-  std::string device = "cpu";      // "cpu", "cuda" or "cuda:N"
+  std::string device = "auto";     // "cpu", "cuda:N", "cuda": the rank's own GPU; "auto": that, where there is one
   std::string dtype = "bfloat16";  // compute; masters are float32. Or "float32"
   int64_t num_workers = 1;         // threads that tokenise ahead
   int64_t accumulation_steps = 1;  // batches of one optimizer step
@@ -139,7 +139,7 @@ struct DpoJob {
   static constexpr std::string_view kName = "dpo",
                                     kSummary = "prefer one answer to another: {\"chosen\", \"rejected\"} lines";
   double beta = 0.1;
-  std::string dpo_logprob = "sum";  // of a sequence's tokens; "mean": MiniMind's
+  std::string dpo_logprob;  // of a sequence's tokens: "sum" or "mean"; "": sum, of MiniMind's versions (compat) mean
   double label_smoothing = 0.0;
   static constexpr std::tuple kFields{Field{"beta", &DpoJob::beta}, Field{"dpo_logprob", &DpoJob::dpo_logprob},
                                       Field{"label_smoothing", &DpoJob::label_smoothing}};

@@ -49,6 +49,15 @@ struct JobGroup::Members {
   std::unique_ptr<RendezvousServer> server;  // rank 0's
   std::unique_ptr<Mailbox> mailbox;
   std::unique_ptr<Group> group;
+
+  template <class Call>
+  void together(const Call& call) {
+    try {
+      call(*group);
+    } catch (const std::runtime_error& error) {
+      throw LostRank(error.what());
+    }
+  }
 };
 
 JobGroup::JobGroup(const JobRank& rank, Millis patience) : rank_(rank) {
@@ -90,8 +99,8 @@ JobGroup::JobGroup(const JobRank& rank, Millis patience) : rank_(rank) {
                              std::to_string(patience.count() / 1000) + " s" +
                              (tcp ? "; is it started, with the same secret and WORLD_SIZE?" : "; is it started?"));
   }
-  // A checkpoint or an evaluation of rank 0 keeps the others waiting, so the time is generous; a dead member is found
-  // at once by its closed connection.
+  // A checkpoint of rank 0 keeps the others waiting, so the time is generous; a dead member is found at once by its
+  // closed connection.
   members_->group = std::make_unique<Group>(GroupOptions{.generation = 1,
                                                          .rank = rank.rank,
                                                          .size = rank.size,
@@ -104,18 +113,18 @@ JobGroup::JobGroup(const JobRank& rank, Millis patience) : rank_(rank) {
 JobGroup::~JobGroup() = default;
 
 void JobGroup::sum(at::Tensor& tensor) {
-  if (members_) members_->group->all_reduce_sum(tensor);
+  if (members_) members_->together([&](Group& group) { group.all_reduce_sum(tensor); });
 }
 
 double JobGroup::sum(double value) {
   if (!members_) return value;
   at::Tensor one = at::full({1}, value, at::kDouble);
-  members_->group->all_reduce_sum(one);
+  sum(one);
   return one.item<double>();
 }
 
 void JobGroup::gather(at::Tensor& whole, std::span<const int64_t> bounds) {
-  if (members_) members_->group->all_gather(whole, bounds);
+  if (members_) members_->together([&](Group& group) { group.all_gather(whole, bounds); });
 }
 
 std::vector<int64_t> JobGroup::gather(int64_t value) {
@@ -129,7 +138,7 @@ std::vector<int64_t> JobGroup::gather(int64_t value) {
 }
 
 void JobGroup::barrier() {
-  if (members_) members_->group->barrier();
+  if (members_) members_->together([](Group& group) { group.barrier(); });
 }
 
 }  // namespace troupe

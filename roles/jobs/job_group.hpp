@@ -26,6 +26,7 @@ class JobGroup final : public ShardGroup {
   int rank() const override { return rank_.rank; }
   int size() const override { return rank_.size; }
 
+  // These throw LostRank.
   void sum(at::Tensor& tensor);  // in place, over all ranks; the same bits on every rank
   double sum(double value);
   void gather(at::Tensor& whole, std::span<const int64_t> bounds) override;

@@ -14,6 +14,7 @@
 #include "core/io/checkpoint.hpp"
 #include "core/io/model_folder.hpp"
 #include "core/io/pth.hpp"
+#include "core/models/minimind.hpp"
 #include "roles/model_source.hpp"
 
 namespace troupe {
@@ -32,9 +33,11 @@ void require_writable(const std::filesystem::path& folder) {
   if (!written) throw std::runtime_error(folder.string() + ": nothing can be written there");
 }
 
-StateDict native_adapters(const StateDict& adapters, bool fork) {
+StateDict native_adapters(const StateDict& adapters, const LoraConfig& lora, bool fork) {
+  const double beyond = lora.alpha / (fork ? kForkLoraAlpha : static_cast<double>(lora.rank));
   StateDict out;
-  for (const auto& [name, tensor] : adapters) {
+  for (const auto& [name, stored] : adapters) {
+    const at::Tensor tensor = name.ends_with(".lora_B.weight") && beyond != 1 ? stored * beyond : stored;
     std::string native = name.substr(kPeftPrefix.size());
     if (fork) {
       out[native.substr(0, native.rfind(".weight"))] = tensor.t().contiguous();
@@ -82,8 +85,9 @@ void JobOutput::save_weights(TrainEngine& engine) const {
   std::filesystem::create_directories(folder);
   StateDict weights = engine.weights();
   if (const auto& lora = engine.config().lora) {
-    save_pth(real_disk(), folder / (name_ + ".pth"), native_adapters(weights, compat_.fork_lora));
-    save_adapter(real_disk(), folder / name_, {.lora = *lora, .base = adapter_base_, .weights = weights}, at::kFloat);
+    save_pth(real_disk(), folder / (name_ + ".pth"), native_adapters(weights, *lora, compat_.fork_lora));
+    save_adapter(real_disk(), folder / name_, {.lora = *lora, .base = adapter_base_, .weights = weights}, at::kFloat,
+                 tokenizer_writer(tokenizer_));
     return;
   }
   save_model(real_disk(), folder / name_, config_, weights, at::kHalf, tokenizer_writer(tokenizer_));

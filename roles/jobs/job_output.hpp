@@ -21,8 +21,8 @@ struct JobPlace {
 
 class JobOutput {
  public:
-  // `name`: what output_name() gives. `tokenizer`: copied into the folders. `adapter_base`: LoRA, what it was trained
-  // on.
+  // `name`: what output_name() gives. `tokenizer`: copied into the folders. `adapter_base`: LoRA, where the weights are
+  // that it was trained on.
   JobOutput(const JobConfig& job, const Compat& compat, std::string name, DecoderConfig config,
             std::filesystem::path tokenizer, std::string adapter_base = "");
 
@@ -53,8 +53,9 @@ class JobOutput {
 void require_writable(const std::filesystem::path& folder);
 
 // Adapter matrices by PEFT's names as MiniMind stores them: "model.layers.0.self_attn.q_proj.lora.A.weight" [r, in], B
-// [out, r]; as its fork does: "model.layers.0.self_attn.q_proj.lora_A" [in, r], B [r, out].
-StateDict native_adapters(const StateDict& adapters, bool fork);
+// [out, r]; as its fork does: "model.layers.0.self_attn.q_proj.lora_A" [in, r], B [r, out]. There alpha is always r,
+// here kForkLoraAlpha: B is multiplied with what `lora` has beyond it.
+StateDict native_adapters(const StateDict& adapters, const LoraConfig& lora, bool fork);
 // LoRA matrices as MiniMind starts them, by PEFT's names: A normal(0, 0.02), its fork's uniform(-1/sqrt(r), 1/sqrt(r));
 // B zero.
 StateDict initial_adapters(const DecoderConfig& config, const LoraConfig& lora, uint64_t seed, bool fork);

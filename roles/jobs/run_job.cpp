@@ -7,6 +7,7 @@
 #include <sstream>
 #include <thread>
 
+#include "core/io/model_folder.hpp"
 #include "core/models/minimind.hpp"
 #include "roles/compute.hpp"
 #include "roles/jobs/start_model.hpp"
@@ -46,7 +47,7 @@ std::unique_ptr<TrainEngine> frozen_engine(const StartModel& model, const JobCon
 }
 
 LoraConfig lora_config(const LoraJob& job, const DecoderConfig& model, const Compat& compat) {
-  const double alpha = compat.fork_lora ? 16 : static_cast<double>(job.lora_rank);
+  const double alpha = compat.fork_lora ? kForkLoraAlpha : static_cast<double>(job.lora_rank);
   LoraConfig lora{.rank = job.lora_rank, .alpha = job.lora_alpha > 0 ? job.lora_alpha : alpha};
   if (!job.lora_targets.empty()) {
     lora.target_modules.clear();
@@ -117,7 +118,10 @@ std::unique_ptr<Objective> objective_of(const JobRequest& job, const StartModel&
           [&](const PretrainJob&) { return pretrain_objective(); },
           [&](const SftJob&) { return conversation_objective(); },
           [&](const LoraJob&) { return conversation_objective(); },
-          [&](const DpoJob& dpo) { return dpo_objective(dpo, frozen_engine(start, config), compat.dpo_balances); },
+          [&](DpoJob dpo) {
+            if (dpo.dpo_logprob.empty()) dpo.dpo_logprob = compat.dpo_mean ? "mean" : "sum";
+            return dpo_objective(dpo, frozen_engine(start, config), compat.dpo_balances);
+          },
           [&](const RewardJob& reward) { return reward_objective(reward); },
           [&](const DistillJob& distill) {
             const StartModel teacher = start_model(config, distill.from_teacher_weight, distill.teacher_hidden_size,
@@ -128,13 +132,54 @@ std::unique_ptr<Objective> objective_of(const JobRequest& job, const StartModel&
       job.kind);
 }
 
+void positive(const char* flag, int64_t value) {
+  require(value >= 1, flag, std::to_string(value), "at least 1");
+}
+void above_zero(const char* flag, double value) {
+  require(value > 0, flag, std::to_string(value), "more than 0");
+}
+void not_negative(const char* flag, double value) {
+  require(value >= 0, flag, std::to_string(value), "at least 0");
+}
+
+void check_own(const PretrainJob&) {}
+void check_own(const SftJob&) {}
+void check_own(const LoraJob& lora) {
+  positive("lora_rank", lora.lora_rank);
+  not_negative("lora_alpha", lora.lora_alpha);
+}
+void check_own(const DpoJob& dpo) {
+  above_zero("beta", dpo.beta);
+  require(dpo.dpo_logprob.empty() || dpo.dpo_logprob == "sum" || dpo.dpo_logprob == "mean", "dpo_logprob",
+          "'" + dpo.dpo_logprob + "'", "sum or mean");
+  require(dpo.label_smoothing >= 0 && dpo.label_smoothing < 0.5, "label_smoothing", std::to_string(dpo.label_smoothing),
+          "at least 0 and less than 0.5");
+}
+void check_own(const RewardJob& reward) {
+  not_negative("least_margin", reward.least_margin);
+}
+void check_own(const DistillJob& distill) {
+  positive("student_num_layers", distill.student_num_layers);
+  positive("teacher_num_layers", distill.teacher_num_layers);
+  require(distill.alpha >= 0 && distill.alpha <= 1, "alpha", std::to_string(distill.alpha), "0 to 1");
+  above_zero("temperature", distill.temperature);
+}
+void check_own(const DistillReasonJob& reason) {
+  above_zero("tag_weight", reason.tag_weight);
+}
+
+// "cuda" is the rank's own GPU; "auto" that, where there is one.
+std::string device_of(const std::string& wanted, const JobRank& rank) {
+  if (wanted == "auto" && !at::hasCUDA()) return "cpu";
+  if (wanted != "auto" && wanted != "cuda") return wanted;
+  const auto gpus = static_cast<int>(std::max<std::size_t>(at::getNumGPUs(), 1));
+  return "cuda:" + std::to_string(rank.local % gpus);
+}
+
 }  // namespace
 
 void check_job(const JobRequest& job) {
   const JobConfig& c = job.config;
-  const auto positive = [](const char* flag, int64_t value) {
-    require(value >= 1, flag, std::to_string(value), "at least 1");
-  };
   const auto binary = [](const char* flag, int64_t value) {
     require(value == 0 || value == 1, flag, std::to_string(value), "0 or 1");
   };
@@ -151,28 +196,31 @@ void check_job(const JobRequest& job) {
   binary("pack", c.pack);
   binary("gradient_checkpointing", c.gradient_checkpointing);
   binary("zero", c.zero);
-  require(c.micro_batch_tokens >= 0, "micro_batch_tokens", std::to_string(c.micro_batch_tokens), "at least 0");
-  require(c.learning_rate > 0, "learning_rate", std::to_string(c.learning_rate), "more than 0");
-  require(c.grad_clip >= 0, "grad_clip", std::to_string(c.grad_clip), "at least 0");
+  not_negative("micro_batch_tokens", static_cast<double>(c.micro_batch_tokens));
+  not_negative("max_steps", static_cast<double>(c.max_steps));
+  not_negative("threads", static_cast<double>(c.threads));
+  above_zero("learning_rate", c.learning_rate);
+  not_negative("grad_clip", c.grad_clip);
   require(c.dtype == "bfloat16" || c.dtype == "float32", "dtype", "'" + c.dtype + "'", "bfloat16 or float32");
   require(c.on_malformed == "stop" || c.on_malformed == "skip", "on_malformed", "'" + c.on_malformed + "'",
           "stop or skip");
   require(!save_name(job).empty() && save_name(job).find('/') == std::string::npos, "save_weight",
           "'" + save_name(job) + "'", "a name without '/'");
-  if (const auto* dpo = std::get_if<DpoJob>(&job.kind))
-    require(dpo->dpo_logprob == "sum" || dpo->dpo_logprob == "mean", "dpo_logprob", "'" + dpo->dpo_logprob + "'",
-            "sum or mean");
-  if (const auto* lora = std::get_if<LoraJob>(&job.kind)) positive("lora_rank", lora->lora_rank);
+  std::visit([](const auto& own) { check_own(own); }, job.kind);
   compat_of(c.compat);
 }
 
 std::string job_name(const JobRequest& job) {
-  return save_name(job) + "_" + std::to_string(start_of(job).hidden_size) + (job.config.use_moe == 1 ? "_moe" : "");
+  const Weights from = start_of(job);
+  if (is_model_path(from.from)) return output_name(save_name(job), load_config(from.from));
+  return output_name(save_name(job), minimind_config(from.hidden_size, from.num_layers, job.config.use_moe == 1));
 }
 
-void run_job(const JobRequest& job, const JobRank& rank, const std::filesystem::path& run_folder,
+void run_job(const JobRequest& request, const JobRank& rank, const std::filesystem::path& run_folder,
              const JobHooks& hooks) {
-  check_job(job);
+  check_job(request);
+  JobRequest job = request;
+  job.config.device = device_of(request.config.device, rank);
   const JobConfig& config = job.config;
   const auto cores = static_cast<int>(std::thread::hardware_concurrency());
   at::set_num_threads(config.threads > 0 ? static_cast<int>(config.threads) : std::max(1, cores / rank.on_host));
@@ -217,7 +265,7 @@ void run_job(const JobRequest& job, const JobRank& rank, const std::filesystem::
   if (rank.size > 1) tell(optimizer_text(engine, rank.size));
   if (config.use_wandb) tell("--use_wandb: no external tracker here; the figures are in " + run_folder.string());
   const JobOutput output(config, compat, output_name(save_name(job), start.config), start.config, start.tokenizer,
-                         from.from);
+                         start.origin);
   Trainer trainer({.config = config,
                    .compat = compat,
                    .maker = maker,

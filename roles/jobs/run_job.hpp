@@ -27,8 +27,8 @@ inline bool stop_asked(const JobHooks& hooks) {
 // Throws std::invalid_argument naming the flag that is out of range.
 void check_job(const JobRequest& job);
 
-// The name of the outputs when it is known before the model is (it is not for a model folder's own width): the run
-// folder's default is runs/<this>.
+// The name of the outputs; the run folder's default is runs/<this>. Throws as start_model() does of a model folder's
+// configuration.
 std::string job_name(const JobRequest& job);
 
 // Loads, trains, writes. Throws with one clear line.

@@ -38,31 +38,33 @@ StateDict native_weights(const fs::path& file, DecoderConfig& config) {
   return weights;
 }
 
+}  // namespace
+
 bool is_model_path(const fs::path& path) {
   return fs::exists(path / "config.json") || (fs::is_regular_file(path) && path.extension() == ".gguf");
 }
-
-}  // namespace
 
 StartModel start_model(const JobConfig& job, const std::string& from, int64_t hidden_size, int64_t num_layers,
                        const Compat& compat) {
   if (is_model_path(from)) {
     LoadedModel model = load_model(from, at::kFloat);
-    return {std::move(model.config), std::move(model.weights), from};
+    if (compat.aux_coefficient) model.config.moe.aux_coefficient = *compat.aux_coefficient;
+    return {std::move(model.config), std::move(model.weights), from, from};
   }
   if (from.find('/') != std::string::npos || fs::path(from).extension() == ".gguf")
     throw std::runtime_error("--from_weight: " + from + " is neither a model folder (config.json) nor a GGUF file");
   StartModel out{.config = minimind_config(hidden_size, num_layers, job.use_moe == 1), .tokenizer = job.tokenizer};
-  out.config.moe.aux_coefficient = compat.aux_coefficient;
+  if (compat.aux_coefficient) out.config.moe.aux_coefficient = *compat.aux_coefficient;
   if (from == "none") {
     out.config.vocab_size = load_tokenizer(job.tokenizer).vocab_size();
     out.weights = initial_weights(out.config, static_cast<uint64_t>(job.seed));
     return out;
   }
-  const std::string name = file_stem(from, hidden_size, job.use_moe == 1) + ".pth";
+  const std::string stem = file_stem(from, hidden_size, job.use_moe == 1), name = stem + ".pth";
   for (const fs::path& folder : {fs::path(job.save_dir), fs::path("out")}) {
     if (!fs::exists(folder / name)) continue;
     out.weights = native_weights(folder / name, out.config);
+    out.origin = is_model_path(folder / stem) ? folder / stem : folder / name;
     return out;
   }
   throw std::runtime_error("--from_weight " + from + ": there is no " + name + " in " + job.save_dir +

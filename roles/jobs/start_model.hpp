@@ -15,6 +15,7 @@ struct StartModel {
   DecoderConfig config;
   StateDict weights;                // float32
   std::filesystem::path tokenizer;  // a folder or GGUF file that load_tokenizer opens
+  std::filesystem::path origin;     // a model folder or file with these weights; empty: random ones
 };
 
 // `from`: "none" (random weights of the shape asked for, MiniMind's), a Hugging Face folder or GGUF file, or the name
@@ -22,6 +23,9 @@ struct StartModel {
 // looked for, std::invalid_argument for a shape that makes no sense.
 StartModel start_model(const JobConfig& job, const std::string& from, int64_t hidden_size, int64_t num_layers,
                        const Compat& compat);
+
+// A Hugging Face folder or a GGUF file, not a name.
+bool is_model_path(const std::filesystem::path& path);
 
 // "pretrain_512", "pretrain_640_moe".
 std::string output_name(const std::string& weight, const DecoderConfig& config);

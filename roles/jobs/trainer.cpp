@@ -50,6 +50,12 @@ void Trainer::tell(const std::string& line) const {
   if (parts_.group.rank() == 0 && parts_.hooks.on_event) parts_.hooks.on_event(line);
 }
 
+// Another rank's words are in its log.
+void Trainer::tell_malformed(const std::string& line) const {
+  if (parts_.group.rank() == 0) return tell("left out: " + line);
+  std::fprintf(stderr, "left out: %s\n", line.c_str());
+}
+
 void Trainer::show(const std::string& detail) const {
   if (parts_.group.rank() != 0 || !parts_.hooks.on_status) return;
   parts_.hooks.on_status({.run = parts_.output.name(),
@@ -83,11 +89,9 @@ void Trainer::run() {
     metrics_ = std::make_unique<RunMetrics>(run_folder_, static_cast<uint64_t>(place_.epoch * iters + place_.step));
     const int64_t all =
         config.max_steps > 0 ? std::min(config.max_steps, config.epochs * iters) : config.epochs * iters;
-    nlohmann::json start{{"planned_steps", all}, {"samples", parts_.lines.size()}};
-    if (parts_.held_out && place_.epoch == 0 && place_.step == 0)
-      for (const auto& [name, value] : evaluate("before")) start[name + "_before"] = value;
-    merge_summary(run_folder_, start);
+    merge_summary(run_folder_, {{"planned_steps", all}, {"samples", parts_.lines.size()}});
   }
+  if (parts_.held_out && place_.epoch == 0 && place_.step == 0) measure("before");
   logged_at_s_ = now_s();
   Ended ended = Ended::kEpoch;
   while (ended == Ended::kEpoch && place_.epoch < config.epochs) {
@@ -97,11 +101,13 @@ void Trainer::run() {
     place_.step = 0;
   }
   save();
-  if (parts_.group.rank() != 0) return parts_.group.barrier();
-  nlohmann::json end{{"tokens", place_.tokens}, {"malformed_lines", malformed_}, {"unscored_samples", unscored_}};
-  if (parts_.held_out && ended != Ended::kStopped)
-    for (const auto& [name, value] : evaluate("after")) end[name + "_after"] = value;
-  merge_summary(run_folder_, end);
+  if (parts_.held_out && ended != Ended::kStopped) measure("after");
+  const double malformed = parts_.group.sum(static_cast<double>(malformed_));
+  const double unscored = parts_.group.sum(static_cast<double>(unscored_));
+  if (parts_.group.rank() == 0)
+    merge_summary(run_folder_, {{"tokens", place_.tokens},
+                                {"malformed_lines", static_cast<int64_t>(malformed)},
+                                {"unscored_samples", static_cast<int64_t>(unscored)}});
   parts_.group.barrier();
 }
 
@@ -114,7 +120,7 @@ Trainer::Ended Trainer::train_epoch() {
   const double scale = 1.0 / static_cast<double>(acc * parts_.group.size());
   while (auto read = source.next()) {
     const int64_t step = place_.step + 1, s = place_.epoch * iters + step;
-    if (read->malformed > 0 && malformed_ == 0) tell("left out: " + read->first_malformed);
+    if (read->malformed > 0 && malformed_ == 0) tell_malformed(read->first_malformed);
     malformed_ += read->malformed;
     unscored_ += read->unscored;
     Figures figures;
@@ -136,7 +142,8 @@ Trainer::Ended Trainer::train_epoch() {
     save_due_ |= parts_.saves_by_epoch ? epoch_save : step % config.save_interval == 0 || last;
     if (final) return Ended::kLimit;
     if (pending_ > 0) continue;  // a checkpoint holds no gradients: it waits for the optimizer step
-    if (save_due_ && step != iters) save();
+    const bool job_ends = step == iters && place_.epoch + 1 == config.epochs;  // and saves
+    if (save_due_ && !job_ends) save();
     save_due_ = false;
     if (parts_.group.sum(stop_asked(parts_.hooks) ? 1.0 : 0.0) > 0) return Ended::kStopped;
   }
@@ -181,6 +188,19 @@ void Trainer::save() {
   saving_s_ += now_s() - began;
 }
 
+// The others wait for rank 0 batch by batch: none longer than the group's deadline.
+void Trainer::measure(const char* when) {
+  if (parts_.group.rank() != 0) {
+    while (parts_.group.sum(0.0) > 0) {
+    }
+    return;
+  }
+  nlohmann::json figures = nlohmann::json::object();
+  for (const auto& [name, value] : evaluate(when)) figures[name + "_" + when] = value;
+  parts_.group.sum(0.0);
+  merge_summary(run_folder_, figures);
+}
+
 // Means over the held-out samples; the malformed and the unscored are left out.
 Figures Trainer::evaluate(const char* when) {
   show("measuring held-out samples");
@@ -194,6 +214,7 @@ Figures Trainer::evaluate(const char* when) {
     const Evaluated part = parts_.objective.evaluate(parts_.engine, read->batch);
     for (const auto& [name, value] : part.figures) sums[name] += value * part.weight;
     weight += part.weight;
+    parts_.group.sum(1.0);  // measure() waits for it
   }
   std::string line = std::string("held-out ") + when;
   for (auto& [name, value] : sums) {

@@ -44,9 +44,11 @@ class Trainer {
   // One optimizer step with what was accumulated; `s` counts batches from 1.
   void update(int64_t s);
   void log(int64_t step, int64_t iters, const Figures& figures);
-  void save();  // all ranks together; rank 0 writes
+  void save();                     // all ranks together; rank 0 writes
+  void measure(const char* when);  // held-out samples, "before" or "after"; all ranks together, rank 0 computes
   Figures evaluate(const char* when);
   void tell(const std::string& line) const;
+  void tell_malformed(const std::string& line) const;
   void show(const std::string& detail) const;
   int64_t batches_per_epoch() const;
   BatchSettings batch_settings() const;

@@ -66,7 +66,7 @@ TEST_F(JobCommands, DefaultsAreThoseOfTheGuide) {
                  {"learning_rate", 4e-8},
                  {"max_seq_len", 1024},
                  {"beta", 0.1},
-                 {"dpo_logprob", "sum"}});
+                 {"dpo_logprob", ""}});
   expect("distill", {{"save_weight", "full_dist"},
                      {"epochs", 6},
                      {"learning_rate", 5e-6},
@@ -142,6 +142,11 @@ TEST_F(JobCommands, WhatIsWrongIsNamed) {
     EXPECT_NE(ended.err.find(about), std::string::npos) << ended.err;
   };
   refused("sft --config bad.json", 1, "bad.json:1: lerning_rate");
+  write_text(folder_ / "dpo.json", R"({"job": "dpo", "beta": 0.3})");
+  write_text(folder_ / "wide.json", R"({"hidden_size": 64})");
+  refused("lora --config dpo.json", 1, "dpo.json:1: job: \"dpo\", but this is troupe lora");
+  refused("distill --config wide.json", 1, "wide.json:1: hidden_size: is not a setting of distill");
+  refused("sft --epochs 0", 2, "try: troupe sft --help");
   refused("sft --epochs many", 2, "--epochs");
   refused("sft --no_such_flag 1", 2, "no");
   refused("distill --from_weight x", 2, "from");

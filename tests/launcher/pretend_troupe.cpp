@@ -101,7 +101,9 @@ void pretend_job(const JobRequest& job, const JobRank&, const std::filesystem::p
   hooks.on_event(job_json(job).dump());
 }
 
-void pretend_check(const JobRequest&) {}
+void pretend_check(const JobRequest& job) {
+  if (job.config.epochs < 1) throw std::invalid_argument("--epochs: 0, expected at least 1");
+}
 
 std::string pretend_name(const JobRequest& job) {
   return "job-" + std::to_string(job.kind.index());

@@ -88,6 +88,18 @@ TEST_F(NativeFiles, GoToAFolderAndBackUnchanged) {
   expect_same(back, weights);
 }
 
+// Whose own tokenizer has another number of tokens.
+TEST_F(NativeFiles, OfAnotherVocabularyGoToAFolderAndBackUnchanged) {
+  DecoderConfig config = minimind_config(32, 1, false);
+  config.vocab_size = 400;
+  const StateDict weights = put("full_sft_32.pth", config);
+  expect_done(words({"--to", "hf"}), folder_.path());
+  expect_done({"convert", "--load_from", "hf", "--to", "out/back_32.pth"}, folder_.path());
+  StateDict back = read_pth(folder_ / "out/back_32.pth");
+  back.erase("lm_head.weight");
+  expect_same(back, weights);
+}
+
 TEST_F(NativeFiles, OfExpertsGoToAFolderAndBackUnchanged) {
   const StateDict weights = put("full_sft_32_moe.pth", minimind_config(32, 1, true));
   expect_done(words({"--use_moe", "1", "--to", "hf"}), folder_.path());
@@ -211,7 +223,7 @@ TEST(Convert, WhatCannotBeIsOneClearLine) {
     EXPECT_EQ(std::ranges::count(ended.err, '\n'), 1) << ended.err;
     EXPECT_NE(ended.err.find(about), std::string::npos) << ended.err;
   };
-  refused({"--to", "x.pth"}, "vocab_size is 320, MiniMind's is 6400; x.pth would not be read as this model");
+  refused({"--to", "x.pth"}, "intermediate_size is 48, MiniMind's is 128; x.pth would not be read as this model");
   refused({"--to", "x", "--lora-weight", "nobody"}, "out/lora/nobody_32.pth: no such weights");
   LoadedModel large = load_model(kModel, at::kFloat);
   large.weights.at("model.norm.weight").mul_(1e6);

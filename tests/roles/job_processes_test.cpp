@@ -4,6 +4,9 @@
 #include <ATen/ops/allclose.h>
 
 #include <csignal>
+#include <nlohmann/json.hpp>
+
+#include "core/metrics/summary.hpp"
 
 namespace troupe {
 namespace {
@@ -54,6 +57,23 @@ TEST_F(JobProcesses, ADeadRankEndsTheJobByName) {
   kill(child_of(job.pid()), SIGKILL);
   EXPECT_EQ(end(std::move(job), "dead"), 1);
   EXPECT_NE(log("dead").find("rank 1 ended with signal 9"), std::string::npos) << log("dead");
+}
+
+// Line 2 is rank 1's or rank 0's: whoever reads it, the job ends by its name.
+TEST_F(JobProcesses, AnyRanksMalformedLineIsNamedAndCounted) {
+  fs::rename(home_ / "text.jsonl", home_ / "good.jsonl");
+  std::ofstream lines(home_ / "text.jsonl");
+  for (int i = 0; i < 16; ++i)
+    lines << (i < 6 ? "{\"text\": 7}\n" : "{\"text\": \"line number " + std::to_string(i) + " of the text\"}\n");
+  lines.close();
+  std::vector<std::string> settings{"--nproc", "2", "--batch_size", "2"};
+  ASSERT_EQ(run("bad", settings), 1) << log("bad");
+  EXPECT_NE(log("bad").find("text.jsonl:"), std::string::npos) << log("bad");
+  settings.insert(settings.end(), {"--on_malformed", "skip", "--eval_path", home_ / "good.jsonl"});
+  ASSERT_EQ(run("skipped", settings), 0) << log("skipped");
+  const nlohmann::json summary = read_summary(home_ / "skipped/run");
+  EXPECT_EQ(summary.at("malformed_lines"), 6) << summary;
+  EXPECT_LT(summary.at("eval_loss_after"), summary.at("eval_loss_before"));
 }
 
 TEST_F(JobProcesses, AStoppedJobGoesOnToTheSameBits) {

@@ -170,6 +170,28 @@ TEST_F(Jobs, AForksAdapterIsStoredByItsNames) {
   EXPECT_FALSE(at::equal(one.at(query + ".weight"), base.weights.at(query + ".weight")));
 }
 
+// MiniMind's files do not say alpha, so that B has it; PEFT's folder says it, and what it belongs to.
+TEST_F(Jobs, AnAdapterIsTheSameInBothForms) {
+  for (const std::string compat : {"canonical", "fork2601"}) {
+    JobRequest request = job("alpha_" + compat, "chat", LoraJob{.lora_name = "own", .lora_alpha = 64});
+    request.config.compat = compat;
+    request.config.max_steps = 12;
+    run(request);
+    const fs::path out = request.config.save_dir;
+    const LoadedModel base = load_model(home_ / "tiny", at::kFloat);
+    const Adapter peft = load_adapter(out / "own_64", at::kFloat);
+    EXPECT_EQ(peft.lora.alpha, 64);
+    EXPECT_EQ(peft.base, home_ / "tiny");
+    EXPECT_TRUE(fs::exists(out / "own_64/tokenizer.json"));
+    StateDict one = base.weights, other = base.weights;
+    merge_adapter(one, read_pth(out / "own_64.pth", at::kFloat), compat == "fork2601" ? 2 : 1, "pth");
+    merge_adapter(other, peft.weights, 8, "peft");
+    for (const auto& [name, weight] : one) EXPECT_TRUE(at::allclose(weight, other.at(name), 1e-6, 1e-7)) << name;
+    const std::string query = "model.layers.1.self_attn.q_proj.weight";
+    EXPECT_FALSE(at::equal(one.at(query), base.weights.at(query)));
+  }
+}
+
 // MiniMind's own checkpoints were float16: a resumed run goes on from weights that were rounded.
 TEST_F(Jobs, EarlierCheckpointsAreRounded) {
   const auto resumed = [](const std::string& compat) {
@@ -205,6 +227,9 @@ TEST_F(Jobs, LoraGoesAsTorchGoes) {
 TEST_F(Jobs, DpoGoesAsTorchGoes) {
   expect_trajectory("dpo", job<DpoJob>("dpo", "pairs"));
   expect_trajectory("dpo_mean", job("dpo_mean", "pairs", DpoJob{.dpo_logprob = "mean"}));
+  JobRequest earlier = job<DpoJob>("dpo_ref2603", "pairs");
+  earlier.config.compat = "ref2603";
+  expect_trajectory("dpo_mean", earlier);
 }
 TEST_F(Jobs, RewardModelsGoAsTorchGoes) {
   expect_trajectory("reward", job<RewardJob>("reward", "pairs"));
@@ -251,6 +276,28 @@ TEST_F(Jobs, AResumedRunIsTheUninterruptedOne) {
   rest.config.from_resume = 1;
   EXPECT_EQ(run(rest), whole);  // the figures of both parts
   expect_same_bits(home_ / "uninterrupted/out", home_ / "resumed/out");
+}
+
+// LoRA saves by epochs alone: killed in its third, it goes on from the second's end.
+TEST_F(Jobs, AnEpochsEndIsSaved) {
+  const auto settings = [](const std::string& name) {
+    JobRequest request = job<LoraJob>(name, "chat");
+    request.config.epochs = 3;
+    request.config.save_interval = 1;
+    request.config.max_steps = 0;
+    return request;
+  };
+  const JobRequest cut = settings("epochs_cut");
+  const std::vector<double> whole = run(settings("epochs"));
+  EXPECT_EQ(run(cut), whole);
+  const fs::path folder = fs::path(cut.config.checkpoint_dir) / "lora_identity_64_resume";
+  EXPECT_TRUE(fs::exists(folder / "step-000030"));
+  ASSERT_EQ(fs::remove_all(folder / "step-000045") > 0, true);
+  fs::remove_all(cut.config.save_dir);
+  JobRequest rest = cut;
+  rest.config.from_resume = 1;
+  EXPECT_EQ(run(rest), whole);
+  expect_same_bits(home_ / "epochs/out", home_ / "epochs_cut/out");
 }
 
 TEST_F(Jobs, AStopIsCleanAndLosesNothing) {
@@ -340,6 +387,25 @@ TEST_F(Jobs, SettingsOutOfRangeAreNamed) {
   EXPECT_EQ(message([](JobConfig& c) { c.dtype = "fp8"; }), "--dtype: 'fp8', expected bfloat16 or float32");
   EXPECT_EQ(message([](JobConfig& c) { c.compat = "x"; }),
             "--compat: 'x', expected canonical, ref2603, ref2512 or fork2601");
+  const auto of = [](const JobKind& kind) {
+    try {
+      check_job({DpoJob::defaults(), kind});
+    } catch (const std::invalid_argument& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_EQ(of(DpoJob{.beta = -1}), "--beta: -1.000000, expected more than 0");
+  EXPECT_EQ(of(DpoJob{.label_smoothing = 7}), "--label_smoothing: 7.000000, expected at least 0 and less than 0.5");
+  EXPECT_EQ(of(DistillJob{.alpha = 2}), "--alpha: 2.000000, expected 0 to 1");
+}
+
+TEST_F(Jobs, RunFoldersAreCalledAsTheOutputs) {
+  JobRequest request = job<SftJob>("named", "chat");
+  EXPECT_EQ(job_name(request), "full_sft_64") << "the folder's width";
+  request.config.from_weight = "none";
+  request.config.use_moe = 1;
+  EXPECT_EQ(job_name(request), "full_sft_512_moe");
 }
 
 }  // namespace
