@@ -2,6 +2,7 @@
 
 #include <sys/socket.h>
 
+#include <cerrno>
 #include <cstring>
 
 namespace troupe {
@@ -32,7 +33,10 @@ ssize_t receive_message(int socket, std::span<char> buffer, Descriptor& descript
   message.msg_iovlen = 1;
   message.msg_control = control;
   message.msg_controllen = sizeof control;
-  const ssize_t length = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  ssize_t length = 0;
+  do {
+    length = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  } while (length < 0 && errno == EINTR);
   const cmsghdr* header = length > 0 ? CMSG_FIRSTHDR(&message) : nullptr;
   if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
       header->cmsg_len == CMSG_LEN(sizeof(int))) {

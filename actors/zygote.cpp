@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -185,7 +186,13 @@ std::optional<Zygote::Begun> Zygote::order(const ProcessOptions& options) {
   if (!send_message(orders_.get(), characters(encode(options).body), its.get())) return std::nullopt;
   its = Descriptor();
   pollfd answer{ours.get(), POLLIN, 0};
-  if (poll(&answer, 1, static_cast<int>(kPatience.count())) == 0) {
+  const Instant until = std::chrono::steady_clock::now() + kPatience;
+  int ready = 0;
+  do {
+    const Millis left = std::chrono::ceil<Millis>(until - std::chrono::steady_clock::now());
+    ready = poll(&answer, 1, static_cast<int>(std::max(left, Millis(0)).count()));
+  } while (ready < 0 && errno == EINTR);
+  if (ready == 0) {
     process_.reset();                 // it hangs
     shutdown(ours.get(), SHUT_RDWR);  // a process that is set up from now on can't say so, and ends
   }

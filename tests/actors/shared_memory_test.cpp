@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <future>
 #include <stdexcept>
 #include <thread>
 
@@ -86,14 +87,19 @@ TEST(RegionServer, AReaderKeepsWhatWasReplacedOrWithdrawn) {
 TEST(RegionServer, AReaderWaitsForAServerThatIsRestarting) {
   Scratch scratch;
   const std::string path = scratch.path() + "/regions";
+  std::promise<void> done;
   std::thread late([&] {
     std::this_thread::sleep_for(150ms);
     RegionServer server(path);
     server.publish("v", filled(10, 'c'));
-    std::this_thread::sleep_for(500ms);
+    done.get_future().wait();
   });
-  EXPECT_TRUE(holds(*fetch_region(path, "v", 5s), 10, 'c'));
+  std::shared_ptr<SharedRegion> region;
+  EXPECT_NO_THROW(region = fetch_region(path, "v", 5s));
+  done.set_value();
   late.join();
+  ASSERT_TRUE(region);
+  EXPECT_TRUE(holds(*region, 10, 'c'));
 }
 
 TEST(RegionServer, NamesWhatIsMissing) {
@@ -133,7 +139,8 @@ TEST(RegionServer, HandOversLeakNoDescriptor) {
     fetch_region(server.path(), "v", 5s);
   }
   server.withdraw("v");
-  std::this_thread::sleep_for(50ms);  // the server may be closing its end of the last one
+  // The server may be closing its end of the last one.
+  for (int i = 0; i < 500 && open_files() != before; ++i) std::this_thread::sleep_for(20ms);
   EXPECT_EQ(open_files(), before);
 }
 

@@ -8,6 +8,7 @@
 
 #include "actors/handle.hpp"
 #include "tests/actors/scratch.hpp"
+#include "tests/support/alive.hpp"
 
 namespace troupe {
 namespace {
@@ -45,7 +46,9 @@ struct Supervised : testing::Test {
 };
 
 TEST_F(Supervised, ARunEndsWhenItsDriverIsDone) {
-  EXPECT_EQ(run({entry("echo/0", "echo"), entry("conductor/0", "drive", "hello")}), 0);
+  auto settings = options({entry("echo/0", "echo"), entry("conductor/0", "drive", "hello")});
+  settings.stop_times.stop = 20s;  // both listen
+  EXPECT_EQ(Supervisor(std::move(settings)).run(), 0);
   EXPECT_EQ(scratch.read("handled"), "hello 1\n");
   EXPECT_EQ(scratch.read("stopped"), "the run is done\n");
 }
@@ -57,7 +60,7 @@ TEST_F(Supervised, AKilledRoleIsReplacedAndTheRequestAnsweredOncePerIncarnation)
 
 TEST_F(Supervised, AHungHandlerBehindALivingSocketIsReplaced) {
   auto echo = entry("echo/0", "echo");
-  echo.node.leases.by_phase["echo"] = 400ms;
+  echo.node.leases.by_phase["echo"] = 2s;
   EXPECT_EQ(run({echo, entry("conductor/0", "drive", "hang")}), 0);
   EXPECT_EQ(scratch.read("handled"), "hang 1\nhang 2\n");
 }
@@ -85,9 +88,12 @@ TEST_F(Supervised, AProgramThatCannotBeStartedIsNamed) {
 }
 
 TEST_F(Supervised, StopsOnRequestAlsoWhoDoesNotListen) {
-  Supervisor supervisor(options({entry("deaf/0", "deaf"), entry("echo/0", "echo")}));
+  auto settings = options({entry("deaf/0", "deaf"), entry("echo/0", "echo")});
+  settings.stop_times.stop = 3s;  // the deaf one's SIGTERM must not come before the other's end
+  Supervisor supervisor(std::move(settings));
   std::thread impatient([&] {
-    while (scratch.read("pid").empty()) std::this_thread::sleep_for(20ms);
+    while (scratch.read("pid").empty() || !std::filesystem::exists(scratch.path() + "/echo-0"))
+      std::this_thread::sleep_for(20ms);
     supervisor.request_stop("interrupted");
   });
   EXPECT_EQ(supervisor.run(), 0);
@@ -97,6 +103,7 @@ TEST_F(Supervised, StopsOnRequestAlsoWhoDoesNotListen) {
 
 TEST_F(Supervised, AStopMessageStopsTheRunAndStatusTellsOfIt) {
   auto settings = options({entry("echo/0", "echo")});
+  settings.stop_times.stop = 20s;  // it listens
   std::vector<RunStatus> seen;
   settings.on_status = [&](const RunStatus& status) { seen.push_back(status); };
   Supervisor supervisor(std::move(settings));
@@ -125,21 +132,12 @@ TEST_F(Supervised, NobodyOutlivesAKilledLauncher) {
     Process launcher = Process::spawn({.argv = {TEST_NODE, "launcher", scratch.path(), "supervisor/0"}});
     while (scratch.read("pid").empty()) std::this_thread::sleep_for(20ms);
     orphan = static_cast<pid_t>(std::stol(scratch.read("pid")));
-    ASSERT_EQ(kill(orphan, 0), 0);
+    ASSERT_TRUE(alive(orphan));
     kill(launcher.pid(), SIGKILL);
     while (!launcher.poll()) std::this_thread::sleep_for(5ms);
   }
-  for (int i = 0; i < 100 && kill(orphan, 0) == 0; ++i) {
-    const auto state = [&] {
-      std::ifstream stat("/proc/" + std::to_string(orphan) + "/stat");
-      std::string text;
-      std::getline(stat, text);
-      return text.substr(text.rfind(')') + 2, 1);
-    }();
-    if (state == "Z") return;  // dead, and waiting for an init that reaps
-    std::this_thread::sleep_for(10ms);
-  }
-  EXPECT_NE(kill(orphan, 0), 0);
+  for (int i = 0; i < 1000 && alive(orphan); ++i) std::this_thread::sleep_for(10ms);
+  EXPECT_FALSE(alive(orphan));
 }
 
 TEST(ProcessTest, TellsHowAProcessEnded) {

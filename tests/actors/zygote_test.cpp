@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "tests/actors/scratch.hpp"
+#include "tests/support/alive.hpp"
 
 namespace troupe {
 namespace {
@@ -21,11 +22,6 @@ using namespace std::chrono_literals;
 std::string contents(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), {}};
-}
-
-bool alive(pid_t pid) {
-  const std::string stat = contents("/proc/" + std::to_string(pid) + "/stat");
-  return !stat.empty() && stat[std::min(stat.size() - 1, stat.rfind(')') + 2)] != 'Z';
 }
 
 bool soon(const std::function<bool()>& condition) {

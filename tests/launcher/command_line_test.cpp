@@ -222,7 +222,7 @@ TEST_F(CommandLine, OneProcessPlaysTheSameCommand) {
 
 TEST_F(CommandLine, StatusOfARunInOneProcessTellsWhatItsRecordsTell) {
   Command running = start({"run", "t.json", "--run-folder", "r", "--set", "run.mode=standalone", "--set",
-                           "nodes.conductor.config.step_ms=2000"});
+                           "nodes.conductor.config.step_ms=60000"});  // killed before its end
   wait_for_steps(1);
   const Ended status = call({"status", "r"});
   EXPECT_NE(status.out.find("running as process"), std::string::npos) << status.out;
@@ -230,7 +230,6 @@ TEST_F(CommandLine, StatusOfARunInOneProcessTellsWhatItsRecordsTell) {
             std::string::npos)
       << status.out;
   EXPECT_NE(status.out.find("its last step ended "), std::string::npos) << status.out;
-  EXPECT_EQ(running.wait().code, 0);
 }
 
 TEST_F(CommandLine, StopEndsARunCleanlyAndResumeGoesOn) {
@@ -282,11 +281,12 @@ TEST_F(CommandLine, StatusAndStopReachARunningRun) {
 
 TEST_F(CommandLine, TheSecondInterruptEndsAtOnce) {
   Command running = start({"run", "t.json", "--run-folder", "r", "--set", "nodes.conductor.config.step_ms=20000"});
-  for (int i = 0; i < 500 && !std::filesystem::exists(folder_ / "r/logs/conductor-0.log"); ++i)
-    std::this_thread::sleep_for(20ms);
-  std::this_thread::sleep_for(300ms);
+  const auto wait_for = [&](const std::string& text) {
+    for (int i = 0; i < 1000 && running.out().find(text) == std::string::npos; ++i) std::this_thread::sleep_for(20ms);
+  };
+  wait_for("conductor/0: roll");
   running.signal(SIGINT);
-  std::this_thread::sleep_for(200ms);
+  wait_for("stopping: ");  // two that are pending together are one
   running.signal(SIGINT);
   const Ended ended = running.wait();
   EXPECT_EQ(ended.code, 130) << ended.out << ended.err;

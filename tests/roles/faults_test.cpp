@@ -17,6 +17,7 @@
 #include "core/metrics/summary.hpp"
 #include "roles/ledger.hpp"
 #include "tests/roles/run_fixture.hpp"
+#include "tests/support/alive.hpp"
 
 namespace troupe {
 namespace {
@@ -38,10 +39,6 @@ void expect_unharmed(const TroupeRun& run, int steps = kSteps) {
   const Ledger ledger = check_ledger(run.folder());
   EXPECT_EQ(ledger.steps, static_cast<uint64_t>(steps));
   EXPECT_TRUE(ledger.violations.empty()) << ::testing::PrintToString(ledger.violations);
-}
-
-bool alive(pid_t pid) {
-  return ::kill(pid, 0) == 0;
 }
 
 bool gone_within(pid_t pid, std::chrono::seconds most) {
@@ -116,7 +113,7 @@ TEST_P(HeldUp, IsFoundByItsLeaseAndReplaced) {
   std::string name = "held-" + fault;
   for (char& c : name)
     if (c == '/' || c == ':') c = '-';
-  TroupeRun run(name, "grpo-tiny-local.json", with(kShort, {"restarts.lease_s=2"}), fault);
+  TroupeRun run(name, "grpo-tiny-local.json", with(kShort, {"restarts.lease_s=5"}), fault);
   ASSERT_EQ(run.wait(), 0) << run.output();
   EXPECT_NE(run.log_of(node).find("fault on purpose"), std::string::npos) << run.log_of(node);
   EXPECT_NE(run.output().find(node + ": no "), std::string::npos) << "its lease is not named:\n" << run.output();

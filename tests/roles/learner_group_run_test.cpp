@@ -142,7 +142,7 @@ TEST(LearnerGroup, ADeathWithinABatchSendsAllBackToTheCheckpoint) {
 
 // Who waits for a learner that hangs is not taken for hung.
 TEST(LearnerGroup, AStoppedLearnerIsReplacedAndItsPeerIsNot) {
-  auto run = group_run("group-stopped", "learner/1:collective:12:stop", {"restarts.lease_s=3"});
+  auto run = group_run("group-stopped", "learner/1:collective:12:stop", {"restarts.lease_s=10"});
   expect_same_as_undisturbed_group(*run);
   EXPECT_NE(run->output().find("started learner/1, incarnation 2"), std::string::npos) << run->output();
   EXPECT_EQ(run->output().find("started learner/0, incarnation 2"), std::string::npos) << run->output();

@@ -10,6 +10,7 @@
 #include "core/metrics/metrics_log.hpp"
 #include "core/metrics/summary.hpp"
 #include "tests/roles/run_fixture.hpp"
+#include "tests/support/alive.hpp"
 
 namespace troupe {
 namespace {
@@ -25,10 +26,6 @@ void expect_same_as_undisturbed(const TroupeRun& run) {
   const auto metrics = read_metrics(run.folder() / "metrics.jsonl");
   ASSERT_EQ(metrics.size(), static_cast<std::size_t>(kSteps));
   for (int i = 0; i < kSteps; ++i) EXPECT_EQ(metrics[static_cast<std::size_t>(i)].step, static_cast<uint64_t>(i + 1));
-}
-
-bool alive(pid_t pid) {
-  return ::kill(pid, 0) == 0;
 }
 
 TEST(Run, OneProcessAndManyEndWithTheSameBits) {
