@@ -21,6 +21,10 @@ namespace {
 
 constexpr Millis kWaitingSlice{500};  // between two calls of while_waiting
 
+// Held where a call of Gloo begins: it is noted in a table of the process (PyTorch's flight recorder) that is read and
+// filled without a lock, and the learners of one process have a group each. (NCCL's may wait for the others here.)
+std::mutex beginning;
+
 // c10d's view of our rendezvous. Its generation fences the keys, so no prefix is needed.
 class RendezvousStore final : public c10d::Store {
  public:
@@ -113,7 +117,11 @@ struct Group::Backend {
       {
         const std::lock_guard lock(mutex);
         if (aborted) throw std::runtime_error("aborted");
-        works = begin(*group);
+        {
+          std::unique_lock beginning_lock(beginning, std::defer_lock);
+          if (options.backend == "gloo") beginning_lock.lock();
+          works = begin(*group);
+        }
         completion->open = works.size();
         const std::lock_guard waiting_lock(waiting_mutex);
         waiting = completion;

@@ -57,11 +57,9 @@ std::optional<uint64_t> count(std::string_view text) {
 }
 
 bool read_action(std::string_view text, Fault& fault) {
-  static const std::map<std::string_view, FaultAction> plain{{"kill", FaultAction::kKill},
-                                                             {"stop", FaultAction::kStop},
-                                                             {"spin", FaultAction::kSpin},
-                                                             {"exit", FaultAction::kExit},
-                                                             {"flip", FaultAction::kFlip}};
+  static const std::map<std::string_view, FaultAction> plain{
+      {"kill", FaultAction::kKill}, {"stop", FaultAction::kStop}, {"spin", FaultAction::kSpin},
+      {"exit", FaultAction::kExit}, {"flip", FaultAction::kFlip}, {"throw", FaultAction::kThrow}};
   if (const auto found = plain.find(text); found != plain.end()) {
     fault.action = found->second;
     return true;
@@ -105,7 +103,8 @@ Fault parse_fault(std::string_view text) {
   const auto passage = count(parts[2]);
   if (!passage) refuse("a count from 1 or * as third part");
   fault.count = *passage;
-  if (!read_action(parts[3], fault)) refuse("kill, stop, spin, exit, flip, delay=MS or delay~MS[@SEED] as last part");
+  if (!read_action(parts[3], fault))
+    refuse("kill, stop, spin, exit, flip, throw, delay=MS or delay~MS[@SEED] as last part");
   if (fault.action == FaultAction::kFlip && fault.phase != kFlipPhase)
     refuse("flip in phase " + std::string(kFlipPhase) + " only");
   return fault;
@@ -143,7 +142,7 @@ void suffer(const Fault& fault, std::string_view phase, uint64_t passage, const 
     std::this_thread::sleep_for(std::chrono::milliseconds(ms));
     return;
   }
-  static constexpr std::array<const char*, 5> kNames{"kill", "stop", "spin", "exit", "flip"};
+  static constexpr std::array<const char*, 6> kNames{"kill", "stop", "spin", "exit", "flip", "throw"};
   std::fprintf(stderr, "fault on purpose: %s#%llu, %.*s, passage %llu: %s\n", identity.node.c_str(),
                static_cast<unsigned long long>(identity.incarnation), static_cast<int>(phase.size()), phase.data(),
                static_cast<unsigned long long>(passage), kNames[static_cast<std::size_t>(fault.action)]);
@@ -161,6 +160,8 @@ void suffer(const Fault& fault, std::string_view phase, uint64_t passage, const 
     case FaultAction::kFlip:
       flip();
       return;
+    case FaultAction::kThrow:
+      throw std::runtime_error("fault on purpose");
     default:
       std::_Exit(kExitCode);
   }

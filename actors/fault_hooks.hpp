@@ -11,8 +11,8 @@
 //   PHASE        one of kFaultPhases
 //   N            the N-th time that this process passes the phase, from 1; "*" every time
 //   ACTION       kill (SIGKILL to itself), stop (SIGSTOP to itself), spin (the thread never goes on), exit (status 70),
-//                delay=MS, delay~MS[@SEED] (0 to MS, drawn from node, phase, count and seed),
-//                flip (one bit of what the process keeps; only in kFlipPhase)
+//                throw (an exception, as where memory runs out), delay=MS, delay~MS[@SEED] (0 to MS, drawn from node,
+//                phase, count and seed), flip (one bit of what the process keeps; only in kFlipPhase)
 //
 // Without TROUPE_FAULTS a point costs one load. Points belong to the node that the thread was named for; a thread
 // without a name passes none. Any thread.
@@ -46,6 +46,7 @@ inline constexpr std::array kFaultPhases{
     FaultPhase{"weights", "actor", "a published version is known, its bytes are not read"},
     FaultPhase{"weights.taken", "actor", "it samples from the new version, nobody knows yet"},
     FaultPhase{"update", "learner", "a batch is about to be trained on"},
+    FaultPhase{"microbatch", "learner", "the loss of some of a batch is about to be computed"},
     FaultPhase{"updated", "learner", "the optimizer has stepped, nobody knows yet"},
     FaultPhase{"publish", "learner", "a version is about to be published"},
     FaultPhase{"collective", "learner", "an operation of the whole group is about to begin"},
@@ -66,7 +67,7 @@ constexpr bool is_fault_phase(std::string_view name) {
 // Where a bit of the weights can be flipped.
 inline constexpr std::string_view kFlipPhase = "updated";
 
-enum class FaultAction { kKill, kStop, kSpin, kExit, kFlip, kDelay, kRandomDelay };
+enum class FaultAction { kKill, kStop, kSpin, kExit, kFlip, kThrow, kDelay, kRandomDelay };
 
 struct Fault {
   std::string node;          // "*", a role or an instance

@@ -150,12 +150,12 @@ std::optional<ExitStatus> Process::poll() {
   return status_;
 }
 
-std::string tail(const std::string& path, int lines) {
+std::string tail(const std::string& path, int lines, std::uintmax_t skipped) {
   constexpr std::streamoff kMostBytes = 16 << 10;
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file) return "";
   const std::streamoff size = file.tellg();
-  const std::streamoff from = std::max<std::streamoff>(0, size - kMostBytes);
+  const std::streamoff from = std::min(size, std::max(static_cast<std::streamoff>(skipped), size - kMostBytes));
   std::string text(static_cast<std::size_t>(size - from), '\0');
   file.seekg(from);
   file.read(text.data(), static_cast<std::streamsize>(text.size()));

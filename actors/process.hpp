@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <sys/types.h>
 
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -77,7 +78,7 @@ class ChildPlace {
   Descriptor null_, log_;
 };
 
-// The last `lines` lines of a file, at most 16 KiB; empty when it can't be read.
-std::string tail(const std::string& path, int lines);
+// The last `lines` lines of a file after its first `skipped` bytes, at most 16 KiB; empty when it can't be read.
+std::string tail(const std::string& path, int lines, std::uintmax_t skipped = 0);
 
 }  // namespace troupe

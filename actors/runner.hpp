@@ -9,8 +9,8 @@
 //   bool work();                                         // optional: a bounded slice; true when there is more to do
 //   void stop(const std::string& reason);                // optional: on Stop, before the loop ends
 // An exception from handle() becomes the asker's Failure: std::invalid_argument kBadRequest, RemoteFailure (of an ask
-// the handler made) its own, anything else kHandler. An exception from work() or stop() ends the process's loop: it is
-// rethrown by serve().
+// the handler made) its own, anything else kHandler. An exception from work() or stop(), and Unusable from handle(),
+// end the process's loop: they are rethrown by serve().
 #pragma once
 
 #include <concepts>
@@ -24,6 +24,12 @@
 #include "actors/handle.hpp"
 
 namespace troupe {
+
+// A handler broke off and has left the role in a state that nobody may go on from. The request stays unanswered: it is
+// sent again to the process that takes this one's place.
+struct Unusable : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
 
 // The right to answer one request, later if need be. Movable; dropped without an answer, the asker gets kHandler (or
 // kStopping when the node is stopping); dropped by an exception, it leaves the answer to the runner, or to the next
@@ -97,6 +103,8 @@ template <class Respond>
 void guarded(Respond respond, const auto& fail) {
   try {
     respond();
+  } catch (const Unusable&) {
+    throw;
   } catch (const RemoteFailure& error) {
     fail(error.failure().code, error.what());
   } catch (const DecodeError& error) {

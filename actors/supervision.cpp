@@ -24,11 +24,19 @@ std::string seconds(Millis time) {
   return text.str();
 }
 
+// Of lines that say the same one after the other, the first.
 std::string indented(const std::string& lines) {
-  std::string text;
+  std::string text, before;
   std::istringstream in(lines);
-  for (std::string line; std::getline(in, line);) text += "\n    " + line;
+  for (std::string line; std::getline(in, line); before = line)
+    if (text.empty() || line != before) text += "\n    " + line;
   return text;
+}
+
+// " (what it said last)". A signal came from elsewhere: what was said before does not explain it.
+std::string last_words(const ExitStatus& status, const std::string& lines) {
+  const std::string words = lines.substr(lines.rfind('\n') + 1);
+  return status.signal != 0 || words.empty() ? "" : " (" + words + ")";
 }
 
 }  // namespace
@@ -87,8 +95,7 @@ std::vector<Action> SupervisionPolicy::exited(const std::string& name, const Exi
     out.push_back(Tell{name + " is done"});
     begin_stop("the run is done", now, out);
   } else {
-    const std::string cause = node->failure.empty() ? status.text() : node->failure + ", " + status.text();
-    restart_or_end(*node, cause, last_lines, now, out);
+    restart_or_end(*node, status, last_lines, now, out);
   }
   return out;
 }
@@ -160,19 +167,27 @@ void SupervisionPolicy::check_leases(Instant now, std::vector<Action>& out) {
   }
 }
 
-void SupervisionPolicy::restart_or_end(Node& node, const std::string& cause, const std::string& last_lines, Instant now,
+void SupervisionPolicy::restart_or_end(Node& node, const ExitStatus& status, const std::string& last_lines, Instant now,
                                        std::vector<Action>& out) {
   auto& recent = node.recent_restarts;
   while (!recent.empty() && now - recent.front() > limit_.window) recent.pop_front();
   const bool over = recent.size() >= static_cast<std::size_t>(limit_.limit);
-  if (node.spec.on_failure == OnFailure::kStop || over) {
-    report_ = "the run has failed: " + node.spec.name + ": " + cause;
-    if (node.spec.on_failure == OnFailure::kRestart)
-      report_ +=
+  const bool wrong = status.signal == 0 && status.code == kWrongSettings;
+  const std::string how = wrong                  ? "its settings are wrong"
+                          : node.failure.empty() ? status.text()
+                                                 : node.failure + ", " + status.text();
+  const std::string cause = node.spec.name + ": " + how;
+  const std::string words = last_words(status, last_lines);
+  if (wrong || node.spec.on_failure == OnFailure::kStop || over) {
+    std::string restarts;
+    if (!wrong && node.spec.on_failure == OnFailure::kRestart)
+      restarts =
           "; restarted " + std::to_string(recent.size()) + " times within " + seconds(limit_.window) + ", no more";
+    cause_ = cause + words + restarts;
+    report_ = "the run has failed: " + cause + restarts;
     if (!last_lines.empty()) report_ += "\n  its last lines:" + indented(last_lines);
     exit_code_ = 1;
-    out.push_back(Tell{node.spec.name + ": " + cause + "; the run stops"});
+    out.push_back(Tell{cause + "; the run stops"});
     return begin_stop(node.spec.name + " has failed", now, out);
   }
   const Millis pause = back_off(recent.size());
@@ -181,7 +196,7 @@ void SupervisionPolicy::restart_or_end(Node& node, const std::string& cause, con
   node.life = Life::kWaiting;
   node.status.phase = "restart";
   node.due = now + pause;
-  out.push_back(Tell{node.spec.name + ": " + cause + "; restart " + std::to_string(recent.size()) + " of " +
+  out.push_back(Tell{cause + words + "; restart " + std::to_string(recent.size()) + " of " +
                      std::to_string(limit_.limit) + " in " + seconds(limit_.window) +
                      (pause > Millis(0) ? ", after " + seconds(pause) : "")});
   start_due(now, out);

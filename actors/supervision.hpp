@@ -11,6 +11,7 @@
 // - More than `limit` restarts of one node within the window, or the failure of a node that is not to be restarted,
 // ends
 //   the run: all others are stopped and the exit code is not zero.
+// - The end of a node with kWrongSettings ends the run in the same way, at once: another start would end as this one.
 // - The end of the driving node with exit code 0 is the end of the run: the others are stopped in reverse order.
 // - Stopping: the Stop message to the driver first (it may need the others to finish), when it has ended to the others
 //   in reverse order; SIGTERM after StopTimes::stop, SIGKILL after StopTimes::term more. The driver, which has a step
@@ -32,6 +33,9 @@
 #include "protocol/messages.hpp"
 
 namespace troupe {
+
+// Exit code of a role whose settings make no sense (EX_CONFIG of sysexits.h).
+inline constexpr int kWrongSettings = 78;
 
 enum class OnFailure { kRestart, kStop };
 
@@ -97,7 +101,8 @@ class SupervisionPolicy {
   std::vector<Action> tick(Instant now);
 
   uint64_t epoch() const { return epoch_; }
-  std::string_view state() const;  // "starting", "running", "stopping"
+  const std::string& cause() const { return cause_; }  // of the run's failure, on one line; "": it has not failed
+  std::string_view state() const;                      // "starting", "running", "stopping"
   std::vector<RoleStatus> nodes() const;
   std::map<std::string, uint64_t> restarts() const;
 
@@ -122,7 +127,7 @@ class SupervisionPolicy {
   Node* find(const std::string& name);
   void start_due(Instant now, std::vector<Action>& out);
   void check_leases(Instant now, std::vector<Action>& out);
-  void restart_or_end(Node& node, const std::string& cause, const std::string& last_lines, Instant now,
+  void restart_or_end(Node& node, const ExitStatus& status, const std::string& last_lines, Instant now,
                       std::vector<Action>& out);
   void begin_stop(const std::string& reason, Instant now, std::vector<Action>& out);
   void advance_stop(Instant now, std::vector<Action>& out);
@@ -137,7 +142,8 @@ class SupervisionPolicy {
   bool ended_ = false;
   int exit_code_ = 0;
   std::string stop_reason_;
-  std::string report_;  // the first cause, printed last
+  std::string cause_;   // of the first failure
+  std::string report_;  // the cause and its last lines, printed last
 };
 
 }  // namespace troupe

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdio>
+#include <filesystem>
 #include <map>
 #include <stdexcept>
 #include <thread>
@@ -41,6 +42,7 @@ class Supervisor::Loop {
     return {};
   }
   RunStatus handle(const AskRun&) { return status(); }
+  const std::string& cause() const { return policy_.cause(); }
 
   std::atomic<const char*> stop_reason{nullptr};
   std::atomic<int> stop_requests{0};
@@ -66,6 +68,7 @@ class Supervisor::Loop {
   SupervisionPolicy policy_;
   SocketMailbox mailbox_;
   std::map<std::string, Process> processes_;
+  std::map<std::string, std::uintmax_t> log_starts_;  // node -> what its log held when it was started
   std::map<std::string, std::string> failed_starts_;  // node -> why; told to the policy as an exit
   int stops_heeded_ = 0;
   bool stop_message_heeded_ = false;
@@ -80,6 +83,9 @@ const NodeProcess& Supervisor::Loop::entry(const std::string& node) const {
 
 void Supervisor::Loop::carry_out(const StartNode& action) {
   ProcessOptions process = entry(action.node).process;
+  std::error_code none_yet;
+  const auto logged = std::filesystem::file_size(process.log_path, none_yet);
+  log_starts_[action.node] = none_yet ? 0 : logged;
   process.env["TROUPE_INCARNATION"] = std::to_string(action.incarnation);
   process.env["TROUPE_EPOCH"] = std::to_string(action.epoch);
   try {
@@ -118,7 +124,8 @@ void Supervisor::Loop::look_after_processes() {
     }
     const std::string node = at->first;
     at = processes_.erase(at);
-    perform(policy_.exited(node, *status, tail(entry(node).process.log_path, kReportLines), now()));
+    perform(
+        policy_.exited(node, *status, tail(entry(node).process.log_path, kReportLines, log_starts_.at(node)), now()));
     at = processes_.begin();  // a restart may have changed the map
   }
 }
@@ -158,6 +165,9 @@ Supervisor::Supervisor(SupervisorOptions options) : loop_(std::make_unique<Loop>
 Supervisor::~Supervisor() = default;
 int Supervisor::run() {
   return loop_->run();
+}
+const std::string& Supervisor::cause() const {
+  return loop_->cause();
 }
 void Supervisor::request_stop(const char* reason) noexcept {
   loop_->stop_reason = reason;

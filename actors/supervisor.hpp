@@ -39,6 +39,7 @@ class Supervisor {
   // request and everyone ended cleanly; not 0 otherwise, after the report of the first cause. Children die with the
   // calling thread.
   int run();
+  const std::string& cause() const;  // of the run's failure, on one line, after run(); "": it has not failed
   // Any thread, and from a signal handler (it sets a flag, nothing else). The second call kills at once. `reason` must
   // be a string literal.
   void request_stop(const char* reason) noexcept;

@@ -67,6 +67,7 @@ CLI::Option* add_history(CLI::App* command, int64_t& historys, const std::string
 void add_chat(CLI::App& app, const RoleCalls& calls, int& exit_code) {
   const auto options = std::make_shared<ChatOptions>();
   CLI::App* command = app.add_subcommand("chat", "talk with a model");
+  command->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   add_talk_options(command, *options);
   add_history(command, options->historys, "earlier messages that the model sees; -1: all")->capture_default_str();
   command->add_option("--dtype", options->compute.dtype, "what is computed in")
@@ -93,6 +94,7 @@ void add_eval(CLI::App& app, const RoleCalls& calls, int& exit_code) {
   options.chat.historys = 0;
   options.chat.compute.dtype.clear();
   CLI::App* command = app.add_subcommand("eval", "test a model: fixed prompts, perplexity, multiple choice");
+  command->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   command->add_option("--mode", arguments->mode, "auto, manual, perplexity, choice; not given: asked")
       ->check(CLI::IsMember({"auto", "manual", "perplexity", "choice"}));
   add_talk_options(command, options.chat);
@@ -137,6 +139,7 @@ void add_eval(CLI::App& app, const RoleCalls& calls, int& exit_code) {
 void add_convert(CLI::App& app, const RoleCalls& calls, int& exit_code) {
   const auto options = std::make_shared<ConvertOptions>();
   CLI::App* command = app.add_subcommand("convert", "write a model in another form");
+  command->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   add_model_options(command, options->model);
   command->add_option("--to", options->to, "a Hugging Face folder, or NAME.pth for MiniMind's own form")->required();
   command
@@ -146,8 +149,9 @@ void add_convert(CLI::App& app, const RoleCalls& calls, int& exit_code) {
       "Reads Hugging Face folders, GGUF files and MiniMind's .pth. A folder is written in the form of Llama (of "
       "MiniMind\n"
       "for experts, of Qwen where the model is one) and opens in transformers, vLLM and llama.cpp's converter. A "
-      "folder\n"
-      "that exists is replaced as a whole. --lora-weight merges an adapter in; --inference-rope-scaling writes YaRN "
+      "model\n"
+      "in --to is replaced, any other folder refused. --lora-weight merges an adapter in; --inference-rope-scaling "
+      "writes YaRN "
       "into\n"
       "config.json.\n"
       "Examples:\n"

@@ -1,6 +1,12 @@
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <iostream>
 
 #include "actors/fault_hooks.hpp"
 #include "core/config.hpp"
@@ -45,6 +51,17 @@ std::vector<std::string> with_hyphens(int argc, char** argv) {
   return words;
 }
 
+// CLI11 says of an unknown command that one is required.
+std::string fault_of(const CLI::App& app, const CLI::ParseError& error) {
+  const std::vector<std::string> words = app.remaining();
+  if (app.get_require_subcommand_min() == 0 || words.empty() || words[0].starts_with('-')) return error.what();
+  std::vector<std::string_view> known;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App* one) { return !one->get_group().empty(); }))
+    known.push_back(command->get_name());
+  const std::string_view near = nearest(words[0], known);
+  return "unknown command '" + words[0] + "'" + (near.empty() ? "" : "; did you mean '" + std::string(near) + "'?");
+}
+
 int parse(CLI::App& app, int argc, char** argv) {
   const std::vector<std::string> words = with_hyphens(argc, argv);
   std::vector<const char*> arguments;
@@ -53,9 +70,9 @@ int parse(CLI::App& app, int argc, char** argv) {
     app.parse(argc, arguments.data());
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);  // --help
-    std::fprintf(stderr, "troupe: %s\n", error.what());
     const CLI::App* deepest = &app;
     while (!deepest->get_subcommands().empty()) deepest = deepest->get_subcommands().front();
+    std::fprintf(stderr, "troupe: %s\n", fault_of(*deepest, error).c_str());
     std::string path = deepest == &app ? "" : " " + deepest->get_name();
     for (const CLI::App* up = deepest->get_parent(); up && up != &app; up = up->get_parent())
       path = " " + up->get_name() + path;
@@ -63,6 +80,20 @@ int parse(CLI::App& app, int argc, char** argv) {
     return 2;
   }
   return 0;
+}
+
+// 1 in place of 0 where standard output could not be written to its end. A pipe fails only where its reader has left
+// (| head), which is no fault.
+int with_output_written(int exit_code) {
+  errno = 0;
+  std::cout.flush();
+  const bool written = std::fflush(stdout) == 0 && !std::ferror(stdout);
+  const char* reason = errno == 0 ? "could not be written to its end" : std::strerror(errno);
+  struct stat info;
+  if (written || (fstat(STDOUT_FILENO, &info) == 0 && (S_ISFIFO(info.st_mode) || S_ISSOCK(info.st_mode))))
+    return exit_code;
+  std::fprintf(stderr, "troupe: standard output: %s\n", reason);
+  return exit_code == 0 ? 1 : exit_code;
 }
 
 }  // namespace
@@ -87,7 +118,8 @@ int command_line(int argc, char** argv, const RoleCalls& calls, const Vocabulary
   try {
     ask_for_faults_of_environment();
     if (const int wrong = parse(app, argc, argv); wrong != 0) return wrong;
-    return exit_code;
+    // A role's output is its log: that it has gaps says nothing of how the role ended.
+    return app.got_subcommand("role") ? exit_code : with_output_written(exit_code);
   } catch (const ConfigErrors& errors) {
     print_errors(errors);
   } catch (const std::exception& error) {

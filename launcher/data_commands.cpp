@@ -1,13 +1,15 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 
 #include "core/data/arithmetic.hpp"
 #include "launcher/commands.hpp"
 
 namespace troupe {
-
 namespace {
+
+namespace fs = std::filesystem;
 
 void add_arithmetic(CLI::App* data, int& exit_code) {
   struct Arguments {
@@ -32,6 +34,9 @@ void add_arithmetic(CLI::App* data, int& exit_code) {
       "No pair of numbers stands in both files, in either order.\n"
       "Example:\n  troupe data arithmetic --high 20 --train data/train.jsonl --held-out data/held_out.jsonl");
   command->callback([arguments, &exit_code] {
+    const auto file = [](const std::string& path) { return fs::weakly_canonical(fs::absolute(path)); };
+    if (file(arguments->train) == file(arguments->held_out))
+      throw CLI::ValidationError("--held-out", "is the file of --train; expected another");
     const ArithmeticTask task = make_arithmetic(arguments->config);
     write_questions(task.train, arguments->train);
     write_questions(task.heldout, arguments->held_out);
@@ -45,7 +50,8 @@ void add_tiny_model(CLI::App* data, const RoleCalls& calls, int& exit_code) {
   const auto options = std::make_shared<TinyModelOptions>();
   CLI::App* command =
       data->add_subcommand("tiny-model", "a byte-level model made on the spot, taught the prompts badly");
-  command->add_option("--to", options->to, "Hugging Face folder to make")->required();
+  command->add_option("--to", options->to, "Hugging Face folder to make; a model that is there is replaced")
+      ->required();
   command->add_option("--prompts", options->prompts, "JSON-lines file to teach from; needed unless --steps is 0");
   command->add_option("--steps", options->steps, "training steps; 0: random weights")->capture_default_str();
   command->add_option("--hidden", options->hidden_size, "width, a multiple of 8")->capture_default_str();
@@ -55,6 +61,8 @@ void add_tiny_model(CLI::App* data, const RoleCalls& calls, int& exit_code) {
   command->add_option("--seed", options->seed, "of weights and lessons")->capture_default_str();
   command->footer("Example:\n  troupe data tiny-model --prompts data/train.jsonl --to models/tiny");
   command->callback([options, &calls, &exit_code] {
+    if (options->steps > 0 && options->prompts.empty())
+      throw CLI::ValidationError("--prompts", "needed unless --steps is 0");
     calls.tiny_model(*options, [](const std::string& line) { std::printf("%s\n", line.c_str()); });
     std::printf("%s: made\n", options->to.c_str());
     exit_code = 0;

@@ -153,13 +153,15 @@ void add_job(CLI::App& app, const RoleCalls& calls, int& exit_code) {
   arguments->request = {Job::defaults(), Job{}};
   Job& own = std::get<Job>(arguments->request.kind);
   CLI::App* command = app.add_subcommand(std::string(Job::kName), std::string(Job::kSummary));
+  command->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // as argparse does
   add_flags(*command, Job::kName, arguments->request.config, *arguments);
   add_flags(*command, Job::kName, own, *arguments);
   command->add_option("--config", arguments->config_file, "JSON object with any of these settings; flags win");
   command->add_flag("--plain", arguments->plain, "lines instead of the live display");
   command->footer(
       "Examples:\n  " + std::string(kExamples.at(Job::kName)) +
-      "\nFlags may be spelt with '_' or '-'. Ctrl-C stops cleanly with a checkpoint; --from_resume 1 goes on.");
+      "\nFlags may be spelt with '_' or '-'; of one that is repeated the last counts. Ctrl-C stops cleanly with a\n"
+      "checkpoint, a second one at once; --from_resume 1 goes on.");
   command->callback([arguments, &own, &calls, &exit_code] {
     if (!arguments->config_file.empty()) read_file(*arguments, own);
     try {

@@ -48,15 +48,18 @@ void add_replay(CLI::App& app, const RoleCalls& calls, const Vocabulary& words, 
   ReplayChoice& choice = arguments->choice;
   CLI::App* command = app.add_subcommand("replay", "train on journalled steps again and compare every bit");
   command->add_option("RUN", choice.run, "the run's folder")->required();
-  command->add_option("--step", choice.from, "the step")->required()->check(CLI::PositiveNumber);
-  command->add_option("--to-step", choice.to, "the last step, when there are several")->check(CLI::PositiveNumber);
+  command->add_option("--step", choice.from, "the step")->required()->check(CLI::Range(1, 1'000'000'000));
+  command->add_option("--to-step", choice.to, "the last step, when there are several")
+      ->check(CLI::Range(1, 1'000'000'000));
   command
       ->add_option("--set", arguments->sets, "what if: another value of algorithm.*, nodes.learner.*, nodes.reward.*")
       ->type_name("PATH=VALUE")
       ->allow_extra_args(false);
   command->add_option("--reward", choice.reward, "what if: other reward rules, a file {\"rules\": [...]}")
       ->type_name("FILE.json");
-  command->add_option("--export", choice.export_to, "write the policy after the last step as a Hugging Face folder");
+  command->add_option(
+      "--export", choice.export_to,
+      "write the policy after the last step as a Hugging Face folder; a model that is there is replaced");
   command->footer(
       "The learner alone, without the other roles: it loads the newest checkpoint before the step (or the base model)\n"
       "and is fed the journal. Loss and weights must come out as metrics.jsonl and the checkpoints have them, bit for\n"

@@ -22,7 +22,7 @@ void add_generate(CLI::App& app, const RoleCalls& calls, int& exit_code) {
       ->check(CLI::Range(0.0, 100.0))
       ->capture_default_str();
   generate->add_option("--top-k", sampling.top_k, "only the K likeliest tokens; 0: off")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, 1'000'000'000))
       ->capture_default_str();
   generate->add_option("--top-p", sampling.top_p, "only the likeliest tokens that make up this share; 1: off")
       ->check(CLI::Range(0.000001, 1.0))
@@ -31,7 +31,7 @@ void add_generate(CLI::App& app, const RoleCalls& calls, int& exit_code) {
       ->check(CLI::Range(0.0, 0.999999))
       ->capture_default_str();
   generate->add_option("--repetition-penalty", sampling.repetition_penalty, "1: off")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(0.01, 100.0))
       ->capture_default_str();
   generate->add_option("--stop", sampling.stop, "the answer ends before this text (may be repeated)")
       ->allow_extra_args(false);
@@ -57,7 +57,7 @@ void add_export(CLI::App& app, const RoleCalls& calls, int& exit_code) {
   CLI::App* command = app.add_subcommand("export", "write a run's policy as a Hugging Face folder");
   command->add_option("RUN", arguments->run, "the run's folder")->required();
   command->add_option("--step", arguments->step, "of which checkpoint; the last one if not given");
-  command->add_option("--to", arguments->to, "the folder to write")->required();
+  command->add_option("--to", arguments->to, "the folder to write; a model that is there is replaced")->required();
   command->footer("Example:\n  troupe export runs/RUN --to my-model\n  (my-model then opens in transformers and vLLM)");
   command->callback([arguments, calls, &exit_code] {
     require_run(arguments->run);

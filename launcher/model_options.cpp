@@ -38,13 +38,13 @@ void add_sampling_options(CLI::App* command, Sampling& sampling) {
       ->check(CLI::Range(0.000001, 1.0))
       ->capture_default_str();
   group->add_option("--top-k", sampling.top_k, "only the K likeliest tokens; 0: off")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, 1'000'000'000))
       ->capture_default_str();
   group->add_option("--min-p", sampling.min_p, "no token below this share of the likeliest's; 0: off")
       ->check(CLI::Range(0.0, 0.999999))
       ->capture_default_str();
   group->add_option("--repetition-penalty", sampling.repetition_penalty, "1: off")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(0.01, 100.0))
       ->capture_default_str();
   group->add_option("--max-new-tokens", sampling.max_new_tokens, "longest answer, tokens; less where the context ends")
       ->check(CLI::Range(1, 1'000'000))

@@ -5,6 +5,7 @@
 
 #include "actors/supervisor.hpp"
 #include "actors/zygote.hpp"
+#include "core/metrics/metrics_log.hpp"
 #include "core/metrics/summary.hpp"
 #include "launcher/run_display.hpp"
 #include "launcher/run_folder.hpp"
@@ -16,7 +17,7 @@ namespace troupe {
 namespace {
 
 int supervise(const Topology& topology, const RunFile& run, const std::filesystem::path& run_folder, Zygote& zygote,
-              RunDisplay& display) {
+              RunDisplay& display, std::string& cause) {
   StopNotice notice;
   SupervisorOptions options = supervisor_options(topology, run, run_folder);
   options.on_status = [&](const RunStatus& status) {
@@ -34,7 +35,9 @@ int supervise(const Topology& topology, const RunFile& run, const std::filesyste
   };
   Supervisor supervisor(std::move(options));
   const StopsSupervisor stops(supervisor);
-  return supervisor.run();
+  const int code = supervisor.run();
+  cause = supervisor.cause();
+  return code;
 }
 
 int play_in_one_process(const std::filesystem::path& run_folder, const RoleCalls& calls, RunDisplay& display) {
@@ -50,10 +53,12 @@ int play_in_one_process(const std::filesystem::path& run_folder, const RoleCalls
 }
 
 // summary.json, run.json, report.html. A failure here must not hide how the run ended.
-void close_run(RunFile run, const std::filesystem::path& run_folder, int code, double wall_s) {
+void close_run(RunFile run, const std::filesystem::path& run_folder, int code, const std::string& cause,
+               double wall_s) {
   run.state = state_after(code);
   try {
     write_run_file(run, run_folder);
+    merge_summary(run_folder, {{"cause", cause.empty() ? nlohmann::json() : nlohmann::json(cause)}});
   } catch (const std::exception& error) {
     std::fprintf(stderr, "troupe: %s\n", error.what());
   }
@@ -68,7 +73,10 @@ void print_closing(const std::filesystem::path& run_folder) {
   if (summary.contains("accuracy_after"))
     std::printf(", held-out accuracy %.1f %% -> %.1f %%", share("accuracy_before"), share("accuracy_after"));
   std::printf("\n");
-  if (summary.value("state", "") != "done") std::printf("go on with it: troupe resume %s\n", run_folder.c_str());
+  const std::string state = summary.value("state", "");
+  if (state != "done")
+    std::printf("%s: troupe resume %s\n", state == "failed" ? "after the cause is removed" : "go on with it",
+                run_folder.c_str());
   std::printf("run folder: %s (report.html, summary.json, logs/)\n", run_folder.c_str());
   std::fflush(stdout);
 }
@@ -83,6 +91,7 @@ int play(const Topology& topology, const std::filesystem::path& run_folder, bool
   const RunLock lock(run_folder);
   std::optional<RunFile> before;
   if (std::filesystem::exists(run_folder / "run.json")) before = read_run_file(run_folder);
+  if (before) remove_left_sockets(*before);
   const SocketFolder sockets;
   const RunFile run = make_run_file(topology, run_folder, sockets.path(), before);
   write_run_topology(topology, run_folder);
@@ -90,23 +99,28 @@ int play(const Topology& topology, const std::filesystem::path& run_folder, bool
 
   const auto started = std::chrono::steady_clock::now();
   int code = 1;
+  std::string cause;
   {
     RunDisplay display(topology, run_folder, plain);
+    const bool damaged = before && cut_damaged_metrics(run_folder / "metrics.jsonl");
     if (before) display.skip_earlier_steps();  // of a run that goes on
     display.event("run " + run.name + " in " + run_folder.string());
+    if (damaged) display.event("metrics.jsonl was damaged; its steps are told again from there, by the journal");
     for (const NodeSection& node : topology.nodes)
       for (const std::string& instance : instances_of(node))
         if (node.external) display.event(instance + " is external; expected at " + run.endpoints.at(instance));
     catch_stop_signals();
     try {
-      code = zygote ? supervise(topology, run, run_folder, *zygote, display)
+      code = zygote ? supervise(topology, run, run_folder, *zygote, display, cause)
                     : play_in_one_process(run_folder, calls, display);
     } catch (const std::exception& error) {
-      display.event(std::string("troupe: ") + error.what());
+      cause = error.what();
+      display.event("troupe: " + cause);
     }
     display.finish();
   }
-  close_run(run, run_folder, code, std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count());
+  close_run(run, run_folder, code, cause,
+            std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count());
   print_closing(run_folder);
   return exit_code_after(code);
 }

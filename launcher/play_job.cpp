@@ -2,10 +2,13 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <thread>
 
 #include "actors/process.hpp"
@@ -14,6 +17,7 @@
 #include "launcher/run_folder.hpp"
 #include "launcher/spawn.hpp"
 #include "launcher/stop_signals.hpp"
+#include "launcher/terminal.hpp"
 
 namespace troupe {
 namespace {
@@ -82,6 +86,36 @@ class OtherRanks {
   std::vector<std::string> logs_;
 };
 
+constexpr int kForced = 130;
+std::atomic<bool> forced{false};
+struct sigaction counting {};  // the handler of catch_stop_signals()
+
+// That handler ends a process at once at the second signal. Here the summary is closed first; a third does not wait.
+void on_stop_signal(int number) {
+  if (stop_requests() == 1 && !forced.exchange(true)) return;
+  counting.sa_handler(number);
+}
+
+// Tells what a stop request leads to, and ends the process at a second one, after calling `close`.
+std::jthread watch_stop_signals(RunDisplay& display, const std::atomic<bool>& training, std::function<void()> close) {
+  catch_stop_signals();
+  struct sigaction action {};
+  sigaction(SIGINT, nullptr, &counting);
+  action.sa_handler = on_stop_signal;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  return std::jthread([&display, &training, close = std::move(close)](const std::stop_token& ended) {
+    for (StopNotice notice; !ended.stop_requested(); std::this_thread::sleep_for(std::chrono::milliseconds(20))) {
+      if (training) notice.tell(display);
+      if (!forced) continue;
+      display.event("stopping at once");
+      if (live_terminal()) restore_terminal();
+      close();
+      _exit(kForced);
+    }
+  });
+}
+
 void print_closing(const fs::path& folder, const JobRequest& job) {
   const nlohmann::json summary = read_summary(folder);
   std::string line = summary.value("state", "") + " after " + std::to_string(summary.value("steps", 0)) + " batches";
@@ -124,17 +158,20 @@ int play_job(const JobRequest& job, bool plain, const RoleCalls& calls) {
     calls.job(job, rank, folder, {.stop_requests = &stop_requests()});
     return 0;
   }
-  fs::create_directories(folder / "tensorboard");
   fs::create_directories(folder / "logs");
   const RunLock lock(folder);
-  write_settings(job, folder);
-  if (job.config.from_resume == 0) fs::remove(folder / "summary.json");
   const auto started = std::chrono::steady_clock::now();
+  const auto close = [&](const std::string& state) {
+    const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - started;
+    close_summary(folder, state, wall.count());
+  };
   int code = 0;
+  std::atomic<bool> training = false;  // until then the folder is an earlier job's
   {
     RunDisplay display(as_topology(job), folder, plain);
-    StopNotice notice;
-    catch_stop_signals();
+    const std::jthread watch = watch_stop_signals(display, training, [&] {
+      if (training) close("stopped");
+    });
     std::optional<OtherRanks> others;
     if (rank.size == 1 && job.config.nproc > 1) {
       const int size = static_cast<int>(job.config.nproc);
@@ -144,11 +181,13 @@ int play_job(const JobRequest& job, bool plain, const RoleCalls& calls) {
     RunStatus last;
     try {
       calls.job(job, rank, folder,
-                {.on_status =
-                     [&](const RunStatus& status) {
-                       notice.tell(display);
-                       display.status(last = status);
+                {.on_training =
+                     [&](int64_t done) {
+                       training = true;
+                       write_settings(job, folder);
+                       if (done == 0) fs::remove(folder / "summary.json");
                      },
+                 .on_status = [&](const RunStatus& status) { display.status(last = status); },
                  .on_event = [&](const std::string& line) { display.event(line); },
                  .on_preparing = [&](const std::string& what, double share) { display.preparing(what, share); },
                  .stop_requests = &stop_requests()});
@@ -163,10 +202,9 @@ int play_job(const JobRequest& job, bool plain, const RoleCalls& calls) {
     last.state = state_after(code);
     for (RoleStatus& node : last.nodes) node.phase = last.state, node.detail = "";
     if (!last.nodes.empty()) display.status(last);
-    display.finish();
+    if (training) display.finish();
   }
-  const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - started;
-  close_summary(folder, state_after(code), wall.count());
+  if (training) close(state_after(code));
   if (code == 0) print_closing(folder, job);
   return exit_code_after(code);
 }

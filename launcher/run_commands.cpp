@@ -1,8 +1,10 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "core/metrics/metrics_log.hpp"
 #include "core/metrics/summary.hpp"
 #include "launcher/commands.hpp"
 #include "launcher/play.hpp"
@@ -46,6 +48,38 @@ bool tell_if_done(const Topology& topology, const std::filesystem::path& folder)
   return true;
 }
 
+// What is journalled was made with these: another value would use samples twice, or fit no checkpoint. The rest of a
+// topology may change: it holds from the first step on that is trained after the last checkpoint.
+void check_same_run(const Topology& before, const Topology& now, const std::filesystem::path& folder) {
+  const std::filesystem::path metrics = folder / "metrics.jsonl";
+  const std::vector<StepMetrics> told =
+      std::filesystem::exists(metrics) ? read_metrics(metrics) : std::vector<StepMetrics>();
+  if (told.empty()) return;
+  std::string changed;
+  const auto compare = [&](const std::string& path, const Json& old, const Json& given) {
+    if (old != given)
+      changed += (changed.empty() ? "" : ", ") + path + " (" + old.dump() + ", given " + given.dump() + ")";
+  };
+  compare("run.seed", before.run.seed, now.run.seed);
+  compare("model", *before.model, *now.model);
+  const Json prompts(to_json(before.prompts)), given(to_json(now.prompts));
+  for (const char* key : {"file", "max_prompt_tokens", "system"})
+    compare(std::string("prompts.") + key, prompts.at(key), given.at(key));
+  for (const NodeSection& node : before.nodes) {
+    const auto same = std::ranges::find(now.nodes, *node.name, [](const NodeSection& other) { return *other.name; });
+    if (same == now.nodes.end()) continue;
+    for (const char* key : {"group_size", "prompts_per_update", "lora", "model"})
+      if (node.config.contains(key) && same->config.contains(key))
+        compare("nodes." + *node.name + ".config." + key, node.config[key], same->config[key]);
+  }
+  if (!changed.empty())
+    throw std::invalid_argument(folder.string() + " has begun with another " + changed +
+                                "; expected what it has, or a new run");
+  if (planned_steps(now) < told.back().step)
+    throw std::invalid_argument("nodes.conductor.config.steps: " + std::to_string(planned_steps(now)) +
+                                ", but the run has ended " + std::to_string(told.back().step) + " steps");
+}
+
 }  // namespace
 
 void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& words, int& exit_code) {
@@ -72,7 +106,10 @@ void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& w
   resume->footer(
       "Goes on from the last checkpoint and the journalled steps since; nothing is trained on twice. A run that is "
       "done\n"
-      "stays as it is, unless it is given more steps.\n"
+      "stays as it is, unless it is given more steps. Seed, model, prompts, group_size, prompts_per_update and lora "
+      "are "
+      "the run's;\n"
+      "the rest of its topology may be changed.\n"
       "Examples:\n"
       "  troupe resume runs/RUN\n"
       "  troupe resume runs/RUN --set nodes.conductor.config.steps=200");
@@ -82,6 +119,8 @@ void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& w
     wait_without_spinning();
     const Topology topology = load_topology(folder / "topology.json", {arguments->overrides, {}, 0}, words);
     if (tell_if_done(topology, folder)) return;
+    if (!arguments->overrides.empty())
+      check_same_run(load_topology(folder / "topology.json", {{}, {}, 0}, words), topology, folder);
     exit_code = play(topology, folder, arguments->plain, calls, words);
   });
 }

@@ -1,8 +1,10 @@
 #include "launcher/run_folder.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
@@ -47,14 +49,32 @@ struct flock whole_file(short type) {
   return region;
 }
 
+constexpr std::string_view kSocketFolder = "/troupe-XXXXXX";
+
+std::array<std::string, 2> socket_parents() {
+  const char* runtime = std::getenv("XDG_RUNTIME_DIR");
+  return {runtime ? runtime : "", "/tmp"};
+}
+
+// A folder that was not there: two runs may start in one second.
+fs::path new_folder(const fs::path& wanted) {
+  fs::create_directories(wanted.parent_path());
+  for (int number = 1;; ++number) {
+    const fs::path folder = number == 1 ? wanted : fs::path(wanted.string() + "-" + std::to_string(number));
+    if (fs::create_directory(folder)) return folder;
+  }
+}
+
 }  // namespace
 
 fs::path make_run_folder(const Topology& topology, const std::optional<fs::path>& wanted) {
   std::string name = topology.run.name;
-  if (name.empty())
+  const bool chosen = wanted || !name.empty();
+  if (!chosen)
     name = topology.algorithm.value("type", "run") + "-" + short_model_name(*topology.model) + "-" +
            utc_now("%Y%m%d-%H%M%S");
-  const fs::path folder = fs::absolute(wanted ? *wanted : fs::path(topology.run.folder) / name).lexically_normal();
+  fs::path folder = fs::absolute(wanted ? *wanted : fs::path(topology.run.folder) / name).lexically_normal();
+  if (!chosen) folder = new_folder(folder);
   if (fs::exists(folder / "topology.json"))
     throw std::runtime_error(folder.string() + " holds a run already; go on with it: troupe resume " + folder.string() +
                              ", or give another --run-folder");
@@ -97,11 +117,10 @@ std::optional<pid_t> launcher_of(const fs::path& run_folder) {
 }
 
 SocketFolder::SocketFolder() {
-  const char* runtime = std::getenv("XDG_RUNTIME_DIR");
-  // A socket's address holds 107 bytes: the folder, and up to 40 for an instance's name.
-  for (const std::string& parent : {std::string(runtime ? runtime : ""), std::string("/tmp")}) {
+  for (const std::string& parent : socket_parents()) {
+    // A socket's address holds 107 bytes: the folder, and up to 40 for an instance's name.
     if (parent.empty() || parent.size() > 40 || access(parent.c_str(), W_OK) != 0) continue;
-    std::string name = parent + "/troupe-XXXXXX";
+    std::string name = parent + std::string(kSocketFolder);
     if (!mkdtemp(name.data())) continue;  // mode 0700
     path_ = name;
     return;
@@ -115,10 +134,26 @@ SocketFolder::~SocketFolder() {
   fs::remove_all(path_, ignored);
 }
 
+void remove_left_sockets(const RunFile& before) {
+  struct stat facts {};
+  const bool left = before.state == "running" && lstat(before.sockets.c_str(), &facts) == 0;
+  if (!left || !S_ISDIR(facts.st_mode) || facts.st_uid != geteuid()) return;
+  const std::string name(kSocketFolder);
+  const std::string prefix = name.substr(0, name.find('X'));
+  for (const std::string& parent : socket_parents()) {
+    if (parent.empty() || before.sockets.size() != parent.size() + name.size()) continue;
+    const std::string made_up = before.sockets.substr(parent.size() + prefix.size());
+    if (!before.sockets.starts_with(parent + prefix) || made_up.find('/') != made_up.npos) continue;
+    std::error_code ignored;
+    fs::remove_all(before.sockets, ignored);
+    return;
+  }
+}
+
 RunFile make_run_file(const Topology& topology, const fs::path& run_folder, const fs::path& sockets,
                       const std::optional<RunFile>& before) {
   RunFile run;
-  run.name = run_folder.filename().string();
+  run.name = before ? before->name : run_folder.filename().string();
   run.starts = before ? before->starts + 1 : 1;
   run.id = run.name + "." + std::to_string(run.starts);
   // The conductor's restarts count up from here; a later start is above all of an earlier one's.

@@ -18,7 +18,8 @@
 namespace troupe {
 
 // The folder a new run goes to: `wanted`, or RUN.FOLDER/NAME, NAME made of algorithm, model and time (UTC) when the
-// topology gives none. Makes it with its subfolders. Throws std::runtime_error when it holds a run already.
+// topology gives none (then "-2", "-3" ... where that is taken). Makes it with its subfolders. Throws
+// std::runtime_error when it holds a run already.
 std::filesystem::path make_run_folder(const Topology& topology, const std::optional<std::filesystem::path>& wanted);
 
 // Throws std::runtime_error with one clear line unless `folder` holds a run.
@@ -53,6 +54,10 @@ class SocketFolder {
  private:
   std::filesystem::path path_;
 };
+
+// Removes the socket folder that a launcher which was killed has left, with the secret keys in it. Only for whoever
+// holds the run's lock, and only a folder of this user that SocketFolder could have made.
+void remove_left_sockets(const RunFile& before);
 
 // Endpoints, keys and identity of this start; `sockets` receives the secret keys where the run speaks tcp.
 // `before` is the run's file of its last start, for a resume.

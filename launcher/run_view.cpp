@@ -156,13 +156,19 @@ std::vector<StepMetrics> RunView::refresh() {
   return fresh;
 }
 
+// A job's trainer counts its batches in `progress`; a line of metrics comes only every few.
+uint64_t RunView::step() const {
+  const uint64_t logged = steps_.empty() ? 0 : steps_.back().step;
+  const auto trainer = nodes_.find("trainer/0");
+  return trainer == nodes_.end() ? logged : std::max(logged, trainer->second.status.progress);
+}
+
 std::optional<double> RunView::left_s() const {
-  if (num_steps_ == 0 || steps_.size() < 2 || steps_.back().step >= num_steps_) return std::nullopt;
+  if (num_steps_ == 0 || steps_.size() < 2 || step() >= num_steps_) return std::nullopt;
   const StepMetrics& from = steps_[steps_.size() > kStepsForPace ? steps_.size() - 1 - kStepsForPace : 0];
   const double took_s = value_of(steps_.back(), "time_s") - value_of(from, "time_s");
   const double pace = took_s / static_cast<double>(steps_.back().step - from.step);
-  return std::isfinite(pace) ? std::optional(pace * static_cast<double>(num_steps_ - steps_.back().step))
-                             : std::nullopt;
+  return std::isfinite(pace) ? std::optional(pace * static_cast<double>(num_steps_ - step())) : std::nullopt;
 }
 
 std::string RunView::header(const FrameOptions& options) const {
@@ -190,10 +196,9 @@ std::string RunView::progress(const FrameOptions& options, ViewTime now) const {
     const auto left_s = share > 0 ? std::optional(took_s / share * (1 - share)) : std::nullopt;
     return progress_line(preparing_->what, share, preparing_->since, left_s, options, now);
   }
-  const uint64_t step = steps_.empty() ? 0 : steps_.back().step;
-  const std::string left = "step " + std::to_string(step);
+  const std::string left = "step " + std::to_string(step());
   if (num_steps_ == 0) return fit(left + "  " + clock_text(seconds(now - started_)), options.width, options.unicode);
-  const double share = static_cast<double>(step) / static_cast<double>(num_steps_);
+  const double share = static_cast<double>(step()) / static_cast<double>(num_steps_);
   return progress_line(left + " of " + std::to_string(num_steps_), share, started_, left_s(), options, now);
 }
 

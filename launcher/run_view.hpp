@@ -70,6 +70,7 @@ class RunView {
   std::string figures(const FrameOptions& options) const;
   std::string node_line(const std::string& name, const NodeView& node, int name_width, const FrameOptions& options,
                         ViewTime now) const;
+  uint64_t step() const;
   std::optional<double> left_s() const;
 
   std::filesystem::path run_folder_;

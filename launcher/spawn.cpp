@@ -14,7 +14,8 @@ Millis millis(double seconds) {
   return Millis(static_cast<int64_t>(seconds * 1000));
 }
 
-// As a shell finds a program. One that is not found is left as it is: starting it says so.
+}  // namespace
+
 std::string program_named(const std::string& name) {
   if (name.find('/') != name.npos) return name;
   std::istringstream folders(std::getenv("PATH") ? std::getenv("PATH") : "/usr/local/bin:/usr/bin:/bin");
@@ -22,8 +23,6 @@ std::string program_named(const std::string& name) {
     if (const std::string path = folder + "/" + name; access(path.c_str(), X_OK) == 0) return path;
   return name;
 }
-
-}  // namespace
 
 SupervisorOptions supervisor_options(const Topology& topology, const RunFile& run,
                                      const std::filesystem::path& run_folder, const std::string& program) {

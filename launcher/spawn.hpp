@@ -18,6 +18,9 @@ inline constexpr const char* kOwnProgram = "/proc/self/exe";
 SupervisorOptions supervisor_options(const Topology& topology, const RunFile& run,
                                      const std::filesystem::path& run_folder, const std::string& program = kOwnProgram);
 
+// As a shell finds a program. One that is not found is left as it is: starting it says so.
+std::string program_named(const std::string& name);
+
 // The command line that this process was started with.
 std::vector<std::string> own_arguments();
 

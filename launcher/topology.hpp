@@ -20,10 +20,12 @@ struct RoleKind {
 };
 
 // What a topology may name: the roles, and the check of its "algorithm" object, which tells whether the algorithm needs
-// a reference and throws std::invalid_argument for settings that make no sense.
+// a reference and throws std::invalid_argument for settings that make no sense; and what this build can compute.
 struct Vocabulary {
   std::vector<RoleKind> roles;
   std::function<bool(const Json& algorithm, const JsonPath& where)> check_algorithm;
+  std::function<int64_t(const std::string& model)> max_positions{};  // of its prompt and answer; 0: cannot be told
+  bool cuda = true;                                                  // roles can compute on CUDA devices
 };
 
 const Vocabulary& vocabulary();  // of this binary

@@ -1,12 +1,14 @@
 #include "launcher/topology_check.hpp"
 
 #include <arpa/inet.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
 #include <map>
 
 #include "core/data/prompts.hpp"
+#include "launcher/spawn.hpp"
 
 namespace troupe {
 namespace {
@@ -110,6 +112,94 @@ void check_place(const NodeSection& node, ControlTransport control, const JsonPa
     faults.add(at.key("count"), "a node with a port of its own is one process; expected 1");
 }
 
+void check_launch(const NodeSection& node, const JsonPath& at, TopologyFaults& faults) {
+  if (node.launch.empty() || node.external) return;
+  const std::string program = program_named(node.launch[0]);
+  std::error_code none;
+  if (!std::filesystem::is_regular_file(program, none) || access(program.c_str(), X_OK) != 0)
+    faults.add(at.key("launch").index(0),
+               "no program " + in_quotes(node.launch[0]) + "; expected one in PATH, or a path");
+}
+
+// As resolve_model of core/io/model_folder.hpp will find it.
+void check_model(const std::filesystem::path& model, const JsonPath& at, TopologyFaults& faults) {
+  namespace fs = std::filesystem;
+  std::error_code none;
+  if (!fs::is_directory(model, none)) {
+    if (!fs::is_regular_file(model, none) || model.extension() != ".gguf")
+      faults.add(at, "no model at " + model.string() + "; expected a Hugging Face folder or a GGUF file");
+    return;
+  }
+  if (fs::is_regular_file(model / "config.json", none)) return;
+  const auto found = std::ranges::count_if(fs::directory_iterator(model, none), [](const fs::directory_entry& entry) {
+    return entry.path().extension() == ".gguf";
+  });
+  if (found != 1)
+    faults.add(at, model.string() + " holds no config.json, and " + std::to_string(found) +
+                       " .gguf files; expected a Hugging Face folder, a GGUF file or a folder with one");
+}
+
+// The names that the parts of a score have; none where the reward is somebody else's.
+std::vector<std::string> rule_names(const NodeSection& reward) {
+  std::vector<std::string> names;
+  if (reward.external || !reward.config.is_object() || !reward.config.contains("rules")) return names;
+  for (const Json& rule : reward.config["rules"])
+    for (const char* key : {"name", "type"})
+      if (rule.is_object() && rule.contains(key) && rule[key].is_string()) {
+        names.push_back(rule[key]);
+        break;
+      }
+  return names;
+}
+
+void check_rule_name(const std::string& name, const std::vector<std::string>& rules, const JsonPath& at,
+                     TopologyFaults& faults) {
+  if (rules.empty() || std::ranges::find(rules, name) != rules.end()) return;
+  std::string all;
+  for (const std::string& rule : rules) all += (all.empty() ? "" : ", ") + rule;
+  faults.add(at, "no rule of the reward is named " + in_quotes(name) + "; expected one of " + all);
+}
+
+// Who names a rule of the reward's, and rules that do not fit the length of an answer.
+void check_rules(const Topology& topology, std::size_t reward, TopologyFaults& faults) {
+  const JsonPath nodes = faults.where.key("nodes");
+  const std::vector<std::string> names = rule_names(topology.nodes[reward]);
+  for (std::size_t i = 0; i < topology.nodes.size(); ++i) {
+    const Json::json_pointer rule("/evaluation/rule");
+    const Json& config = topology.nodes[i].config;
+    if (role_of(topology.nodes[i]) != "conductor" || !config.contains(rule) || !config[rule].is_string()) continue;
+    if (const std::string name = config[rule]; !name.empty())
+      check_rule_name(name, names, nodes.index(i).key("config").key("evaluation").key("rule"), faults);
+  }
+  const Json::json_pointer parts("/advantage/part_weights");
+  if (topology.algorithm.contains(parts))
+    for (const auto& part : topology.algorithm[parts].items())
+      check_rule_name(part.key(), names,
+                      faults.where.key("algorithm").key("advantage").key("part_weights").key(part.key()), faults);
+  if (names.empty()) return;
+  const Json& rules = topology.nodes[reward].config["rules"];
+  for (std::size_t i = 0; i < rules.size(); ++i) {
+    const Json& rule = rules[i];
+    if (!rule.is_object() || rule.value("type", Json()) != "overlong" || rule.value("max_tokens", Json(0)) != 0)
+      continue;
+    const Json buffer = rule.value("buffer_tokens", Json());
+    if (buffer.is_number() && buffer > topology.sampling.max_new_tokens)
+      faults.add(
+          nodes.index(reward).key("config").key("rules").index(i).key("buffer_tokens"),
+          "expected at most sampling.max_new_tokens, which is " + std::to_string(topology.sampling.max_new_tokens));
+  }
+}
+
+// The longest prompt and the longest answer fit the model together.
+void check_lengths(const Topology& topology, const Vocabulary& words, TopologyFaults& faults) {
+  const int64_t positions = words.max_positions ? words.max_positions(*topology.model) : 0;
+  const int64_t prompt = topology.prompts.max_prompt_tokens, answer = topology.sampling.max_new_tokens;
+  if (positions > 0 && answer > positions - prompt)
+    faults.add(faults.where.key("sampling").key("max_new_tokens"),
+               std::to_string(answer) + " and prompts.max_prompt_tokens, " + std::to_string(prompt) +
+                   ", are more than the model's " + std::to_string(positions) + " positions");
+}
+
 }  // namespace
 
 void check_run(const RunSection& run, TopologyFaults& faults) {
@@ -123,7 +213,8 @@ void check_run(const RunSection& run, TopologyFaults& faults) {
 void check_sampling(const Sampling& s, TopologyFaults& faults) {
   const JsonPath at = faults.where.key("sampling");
   // Greedy answers have no spread within a group: nothing to learn from, and log-probabilities of logits / 0.
-  if (!(s.temperature > 0)) faults.add(at.key("temperature"), "expected a number above 0");
+  if (!(s.temperature >= 0.001 && s.temperature <= 1000))
+    faults.add(at.key("temperature"), "expected a number above 0: 0.001 to 1000");
   if (s.top_k < 0) faults.add(at.key("top_k"), "expected 0 (off) or more");
   if (!(s.top_p > 0 && s.top_p <= 1)) faults.add(at.key("top_p"), "expected a number above 0, at most 1 (off)");
   if (!(s.min_p >= 0 && s.min_p < 1)) faults.add(at.key("min_p"), "expected 0 (off) or a number below 1");
@@ -176,6 +267,9 @@ void check_nodes(Topology& topology, const Vocabulary& words, TopologyFaults& fa
     if (node.threads < 0 || node.threads > 4096) faults.add(at.key("threads"), "expected 0 (planned) to 4096");
     if (!plain_device(node.device))
       faults.add(at.key("device"), "expected \"cpu\", \"cuda\" or \"cuda:N\", found " + in_quotes(node.device));
+    else if (node.device != "cpu" && !words.cuda)
+      faults.add(at.key("device"), "this build of troupe has no CUDA; expected \"cpu\"");
+    check_launch(node, at, faults);
     check_external(node, at, faults);
     check_place(node, topology.transport.control, at, faults);
     check_role(node, at, words, faults);
@@ -194,6 +288,7 @@ void check_cast(const Topology& topology, bool needs_reference, const Vocabulary
     if (players.empty() && wanted && find_role(words, role))
       faults.add(nodes, "no node plays \"" + role + "\"" + (role == "reference" ? ", which the algorithm needs" : ""));
     if (role == "actor" || players.empty()) continue;
+    if (role == "reward") check_rules(topology, players[0], faults);
     if (players.size() > 1)
       faults.add(nodes.index(players[1]), "nodes[" + std::to_string(players[0]) + "] plays \"" + role +
                                               "\" already; expected one node of this role");
@@ -209,6 +304,7 @@ void check_cast(const Topology& topology, bool needs_reference, const Vocabulary
     if (topology.nodes[players[0]].external && role != "reward")
       faults.add(nodes.index(players[0]).key("external"), "only a reward may be external so far");
   }
+  check_lengths(topology, words, faults);
 }
 
 void check_files(Topology& topology, const std::filesystem::path& folder, TopologyFaults& faults) {
@@ -217,13 +313,19 @@ void check_files(Topology& topology, const std::filesystem::path& folder, Topolo
   std::error_code none;
   if (!topology.model->empty()) {
     absolute(topology.model.value);
-    const fs::path model = *topology.model;
-    const bool is_folder = fs::is_directory(model, none);
-    if (!is_folder && !fs::is_regular_file(model, none))
-      faults.add(faults.where.key("model"),
-                 "no model at " + model.string() + "; expected a Hugging Face folder or a GGUF file");
-    else if (is_folder && !fs::is_regular_file(model / "config.json", none))
-      faults.add(faults.where.key("model"), model.string() + " holds no config.json; expected a Hugging Face folder");
+    check_model(*topology.model, faults.where.key("model"), faults);
+  } else if (const std::string at = faults.where.key("model").prefix();
+             std::ranges::none_of(faults.lines, [&](const std::string& line) { return line.starts_with(at); })) {
+    faults.add(faults.where.key("model"), "expected a Hugging Face folder or a GGUF file, found \"\"");
+  }
+  for (std::size_t i = 0; i < topology.nodes.size(); ++i) {
+    Json& config = topology.nodes[i].config;
+    if (topology.nodes[i].external || !config.is_object() || !config.contains("model")) continue;
+    if (!config["model"].is_string() || config["model"] == "") continue;
+    std::string model = config["model"];
+    absolute(model);
+    config["model"] = model;
+    check_model(model, faults.where.key("nodes").index(i).key("config").key("model"), faults);
   }
   const JsonPath prompts = faults.where.key("prompts");
   for (const auto& [key, path] : {std::pair<const char*, std::string*>{"file", &topology.prompts.file.value},

@@ -24,10 +24,11 @@ void check_transport(const Topology& topology, TopologyFaults& faults);
 // Names, counts, devices, external nodes, and each node's config by its role; fills in role and config.
 void check_nodes(Topology& topology, const Vocabulary& words, TopologyFaults& faults);
 
-// One conductor, learner and reward; at least one actor; a reference where the algorithm needs one.
+// One conductor, learner and reward; at least one actor; a reference where the algorithm needs one. Rules of the reward
+// that others name are there; prompts and answers fit the model.
 void check_cast(const Topology& topology, bool needs_reference, const Vocabulary& words, TopologyFaults& faults);
 
-// Model and prompt files exist; makes their paths absolute.
+// Models (the nodes' own too) and prompt files exist; makes their paths absolute.
 void check_files(Topology& topology, const std::filesystem::path& folder, TopologyFaults& faults);
 
 }  // namespace troupe

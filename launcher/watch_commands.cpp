@@ -4,10 +4,12 @@
 #include <csignal>
 #include <cstdio>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "actors/handle.hpp"
 #include "core/metrics/report.hpp"
+#include "core/metrics/summary.hpp"
 #include "launcher/commands.hpp"
 #include "launcher/run_folder.hpp"
 #include "launcher/run_view.hpp"
@@ -73,7 +75,10 @@ int print_status(const std::filesystem::path& folder) {
   } else if (pid) {
     print_one_process(topology, folder);
   } else if (!pid && run.state != "done") {
-    std::printf("  go on with it: troupe resume %s\n", folder.c_str());
+    const bool failed = run.state == "failed";
+    const nlohmann::json cause = read_summary(folder).value("cause", nlohmann::json());
+    if (failed && cause.is_string()) std::printf("  cause: %s\n", cause.get<std::string>().c_str());
+    std::printf("  %s: troupe resume %s\n", failed ? "after the cause is removed" : "go on with it", folder.c_str());
   }
   return 0;
 }
@@ -112,9 +117,9 @@ void add_watch_commands(CLI::App& app, int& exit_code) {
     bool now = false;
   };
   const auto arguments = std::make_shared<Arguments>();
-  const auto folder = [arguments] {
+  const auto folder = [arguments](bool or_job = false) {
     const std::filesystem::path path = std::filesystem::absolute(arguments->run).lexically_normal();
-    require_run(path);
+    if (!or_job || !std::filesystem::exists(path / "job.json")) require_run(path);
     return path.has_filename() ? path : path.parent_path();
   };
 
@@ -129,12 +134,13 @@ void add_watch_commands(CLI::App& app, int& exit_code) {
   stop->footer("Example:\n  troupe stop runs/RUN && troupe resume runs/RUN");
   stop->callback([folder, arguments, &exit_code] { exit_code = stop_run(folder(), arguments->now); });
 
-  CLI::App* report = app.add_subcommand("report", "draw a run's report.html again, also while it runs");
-  report->add_option("RUN", arguments->run, "the run's folder")->required();
+  CLI::App* report = app.add_subcommand("report", "draw a run's or a job's report.html again, also while it runs");
+  report->add_option("RUN", arguments->run, "the folder of the run or of the job")->required();
   report->footer("Example:\n  troupe report runs/RUN");
   report->callback([folder, &exit_code] {
-    write_report(folder());
-    std::printf("%s\n", (folder() / "report.html").c_str());
+    const std::filesystem::path drawn = folder(true);
+    write_report(drawn);
+    std::printf("%s\n", (drawn / "report.html").c_str());
     exit_code = 0;
   });
 }

@@ -18,6 +18,7 @@ Actor::Actor(const RoleSetting& setting, Context& context)
   const std::string& path = setting.model_or(config_.model);
   context_.beat("load", path);
   const at::ScalarType dtype = scalar_type(config_.dtype);
+  const at::Device device = device_of(setting.node());
   std::optional<LoadedModel> model = load_model(path, dtype);
   tokenizer_ = load_tokenizer(path);
   const auto decode_text = [this](std::span<const int32_t> ids) { return tokenizer_->decode(ids, true); };
@@ -26,8 +27,9 @@ Actor::Actor(const RoleSetting& setting, Context& context)
                                 .threads = setting.threads,
                                 .max_batch = config_.max_batch,
                                 .max_tokens = config_.max_kv_tokens,
-                                .plain_kernels = config_.plain_kernels,
-                                .kernels = config_.kernels});
+                                .plain_kernels = config_.plain_kernels || !device.is_cpu(),
+                                .kernels = config_.kernels,
+                                .device = device});
   model.reset();
   release_load_memory();
 }
@@ -89,7 +91,7 @@ WeightsTaken Actor::handle(const TakeWeights& m) {
   if (proven_ && manifest.version == version_ && manifest.digest == digest_) return {.version = version_};
   context_.beat("take_weights", "version " + std::to_string(manifest.version));
   fault_point("weights");
-  withdraw_exact();
+  withdraw(manifest.version < version_);  // back: what goes on would have tokens that are too old for its step
   if (manifest.location == kBaseLocation) {
     {
       const LoadedModel base = load_model(setting_.model_or(config_.model), scalar_type(config_.dtype));
@@ -126,9 +128,9 @@ WeightsTaken Actor::handle(const TakeWeights& m) {
 }
 
 // Answers that may not mix versions do not outlive theirs.
-void Actor::withdraw_exact() {
+void Actor::withdraw(bool all) {
   for (auto it = waiting_.begin(); it != waiting_.end();) {
-    if (!it->second.exact) {
+    if (!all && !it->second.exact) {
       ++it;
       continue;
     }

@@ -51,7 +51,7 @@ class Actor {
     bool exact;  // all tokens by one version
   };
   std::shared_ptr<SharedRegion> fetch_chunks(const WeightManifest& manifest);
-  void withdraw_exact();
+  void withdraw(bool all);  // or what is to be by one version alone
   void reply(const Finished& finished);
 
   const Config config_;

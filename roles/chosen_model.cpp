@@ -6,6 +6,7 @@
 #include "core/io/pth.hpp"
 #include "core/models/merge_adapter.hpp"
 #include "core/models/minimind.hpp"
+#include "roles/compute.hpp"
 #include "roles/model_source.hpp"
 
 namespace troupe {
@@ -143,12 +144,8 @@ int64_t context_length(const DecoderConfig& config) {
 }
 
 std::unique_ptr<Engine> make_engine(const ChosenModel& model, const ComputeChoice& compute, TextDecoder decode_text) {
-  at::Device device = at::kCPU;
-  try {
-    device = compute.device == "auto" ? at::Device(at::hasCUDA() ? at::kCUDA : at::kCPU) : at::Device(compute.device);
-  } catch (const c10::Error&) {
-    throw std::invalid_argument("--device: '" + compute.device + "', expected auto, cpu, cuda or cuda:N");
-  }
+  const std::string wanted = compute.device != "auto" ? compute.device : at::hasCUDA() ? "cuda" : "cpu";
+  const at::Device device = usable_device(wanted, "--device");
   const int64_t room = std::max<int64_t>(context_length(model.config), 4096);
   return std::make_unique<Engine>(model.config, model.weights, std::move(decode_text),
                                   EngineOptions{.dtype = compute_dtype(compute),

@@ -15,6 +15,12 @@ uint64_t last_written(const std::filesystem::path& run_folder) {
   return lines.empty() ? 0 : lines.back().step;
 }
 
+std::optional<RuleSet> reward_rules(const Topology& topology) {
+  const NodeSection& reward = node_of(topology, instances_of_role(topology, "reward").at(0));
+  if (reward.external) return std::nullopt;
+  return RuleSet::from_json(reward.config, JsonPath("topology.json", *reward.name + ".config"));
+}
+
 }  // namespace
 
 Conductor::Conductor(const RoleSetting& setting, Context& context)
@@ -22,16 +28,21 @@ Conductor::Conductor(const RoleSetting& setting, Context& context)
       setting_(setting),
       context_(context),
       tokenizer_(load_tokenizer(*setting.topology.model)),
-      loop_(setting_.topology, config_,
-            read_tokenized_prompts(*setting.topology.prompts.file, tokenizer_, setting.topology.prompts), context,
-            journal_disk(), setting.run_folder,
-            [this](uint64_t step, MetricValues metrics) { end_step(step, std::move(metrics)); }) {
+      rules_(reward_rules(setting.topology)),
+      loop_(setting_.topology, config_, read(*setting.topology.prompts.file), context, journal_disk(),
+            setting.run_folder, [this](uint64_t step, MetricValues metrics) { end_step(step, std::move(metrics)); }) {
   const PromptsSection& prompts = setting_.topology.prompts;
   if (!prompts.held_out.empty())
     evaluation_.emplace(context, config_.evaluation, setting_.topology.sampling, setting_.topology.run.seed,
-                        read_tokenized_prompts(prompts.held_out, tokenizer_, prompts),
+                        read(prompts.held_out),
                         context.handle<RewardFace>(instances_of_role(setting_.topology, "reward").front()),
+                        rules_ ? rules_->shaping() : std::set<std::string>(),
                         Millis(static_cast<int64_t>(setting_.topology.transport.ask_timeout_s * 1000)));
+}
+
+std::vector<TokenizedPrompt> Conductor::read(const std::string& file) const {
+  if (rules_) check_expected_answers(file, *rules_, setting_.topology.sampling.max_new_tokens);
+  return read_tokenized_prompts(file, tokenizer_, setting_.topology.prompts);
 }
 
 void Conductor::run(Context&) {

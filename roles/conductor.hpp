@@ -22,6 +22,7 @@ class Conductor {
   void run(Context& context);
 
  private:
+  std::vector<TokenizedPrompt> read(const std::string& file) const;
   void end_step(uint64_t step, MetricValues metrics);
   void evaluate(const std::string& key);
   void finish();
@@ -30,6 +31,7 @@ class Conductor {
   const RoleSetting setting_;
   Context& context_;
   const Tokenizer tokenizer_;
+  const std::optional<RuleSet> rules_;  // of the reward, unless it is external
   ControlLoop loop_;
   std::optional<Evaluation> evaluation_;
   std::optional<RunMetrics> metrics_;

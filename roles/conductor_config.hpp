@@ -11,7 +11,7 @@ namespace troupe {
 struct EvaluationSection {
   double temperature = 0.0;  // 0: the likeliest answer
   int64_t every = 0;         // also after every so many steps; 0: before and after the run only
-  std::string rule;          // the reward rule whose value 1 means right; "": every rule's value must be 1
+  std::string rule;          // the reward rule whose value 1 means right; "": every rule that judges
   static constexpr std::tuple kFields{Field{"temperature", &EvaluationSection::temperature},
                                       Field{"every", &EvaluationSection::every},
                                       Field{"rule", &EvaluationSection::rule}};

@@ -14,6 +14,7 @@
 // Single-threaded.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -55,7 +56,8 @@ class ControlLoop {
   Generation generation();
 
  private:
-  uint64_t num_steps() const { return static_cast<uint64_t>(*config_.steps); }
+  // What is journalled is trained on, also where a resumed run was given fewer steps.
+  uint64_t num_steps() const { return std::max(static_cast<uint64_t>(*config_.steps), journal_.last_step()); }
   uint64_t staleness() const { return static_cast<uint64_t>(config_.max_staleness); }
   uint64_t last_to_roll() const;
   bool finished() const;

@@ -83,12 +83,21 @@ void write_folder(const ChosenModel& model, const fs::path& to, at::ScalarType d
   });
 }
 
+// A rounded or merged copy in place of its source could not be made again.
+void refuse_own_source(const ConvertOptions& options, const fs::path& origin) {
+  for (const fs::path& source : {origin, options.model.load_from, fs::path(options.model.lora_weight)})
+    if (fs::exists(options.to) && fs::exists(source) && fs::equivalent(options.to, source))
+      throw std::invalid_argument("--to " + options.to.string() + ": is what is converted; expected another place");
+}
+
 }  // namespace
 
 int convert_command(const ConvertOptions& options) {
   const bool to_native = options.to.extension() == ".pth";
   if (!options.dtype.empty()) stored_dtype(options.dtype);  // a wrong name is refused before the model is read
+  if (!to_native) require_replaceable(options.to);
   const ChosenModel model = choose_model(options.model, at::kFloat);
+  refuse_own_source(options, model.origin);
   const std::string name = !options.dtype.empty() ? options.dtype : to_native || model.native ? "f16" : "bf16";
   const at::ScalarType dtype = stored_dtype(name);
   check_range(model, dtype);

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <fstream>
 #include <iostream>
 
 #include "core/config.hpp"
@@ -104,6 +105,16 @@ void write_figures(const std::filesystem::path& file, const OrderedJson& figures
   if (!file.empty()) write_file_atomically(real_disk(), file, figures.dump(2) + "\n");
 }
 
+// Before a long measurement is lost to it.
+void require_output(const std::filesystem::path& file) {
+  if (file.empty()) return;
+  const std::filesystem::path aside = file.string() + ".tmp";  // where write_figures() begins
+  const bool written = !std::filesystem::is_directory(file) && std::ofstream(aside);
+  std::error_code none;
+  std::filesystem::remove(aside, none);
+  if (!written) throw std::runtime_error("--output: " + file.string() + " cannot be written");
+}
+
 const std::filesystem::path& required_data(const EvalOptions& options) {
   if (options.data.empty()) throw std::invalid_argument("--data: needed with --mode perplexity and --mode choice");
   return options.data;
@@ -118,6 +129,7 @@ std::optional<int32_t> bos_of(const EvalOptions& options, const ChosenModel& mod
 
 void perplexity(const EvalOptions& options) {
   const auto& data = required_data(options);
+  require_output(options.output);
   const ChosenModel model = choose_model(options.chat.model, compute_dtype(options.chat.compute));
   const int64_t context = context_length(model.config);
   WindowOptions windows;
@@ -176,6 +188,7 @@ ChoiceOptions choice_options(const EvalOptions& options, const ChosenModel& mode
 }
 
 void multiple_choice(const EvalOptions& options) {
+  require_output(options.output);
   const ChoiceData data = read_choice_data(required_data(options), options.split, options.shots);
   const ChosenModel model = choose_model(options.chat.model, compute_dtype(options.chat.compute));
   const ChoiceOptions how = choice_options(options, model, data.layout);

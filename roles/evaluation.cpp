@@ -1,7 +1,5 @@
 #include "roles/evaluation.hpp"
 
-#include <algorithm>
-
 #include "roles/roll_loop.hpp"
 
 namespace troupe {
@@ -11,27 +9,35 @@ constexpr uint64_t kEvaluationDraws = uint64_t{1} << 63;
 
 }  // namespace
 
+bool is_right(const Scores& scores, const std::string& rule, const std::set<std::string>& shaping) {
+  if (rule.empty()) {
+    bool judged = false;
+    for (const auto& [part, values] : scores.parts) {
+      if (shaping.contains(part)) continue;
+      if (!(values[0] >= 1)) return false;
+      judged = true;
+    }
+    return judged || scores.scores[0] >= 1;
+  }
+  const auto part = scores.parts.find(rule);
+  if (part != scores.parts.end()) return part->second[0] >= 1;
+  std::string known;
+  for (const auto& [name, values] : scores.parts) known += (known.empty() ? "" : ", ") + name;
+  throw std::runtime_error("evaluation.rule: '" + rule + "' is none of the reward model's rules (" + known + ")");
+}
+
 Evaluation::Evaluation(Context& context, const EvaluationSection& config, Sampling sampling, uint64_t seed,
-                       std::vector<TokenizedPrompt> prompts, Handle<RewardFace> reward, Millis deadline)
+                       std::vector<TokenizedPrompt> prompts, Handle<RewardFace> reward, std::set<std::string> shaping,
+                       Millis deadline)
     : context_(context),
       config_(config),
       sampling_(std::move(sampling)),
       seed_(seed),
       prompts_(std::move(prompts)),
       reward_(std::move(reward)),
+      shaping_(std::move(shaping)),
       deadline_(deadline) {
   sampling_.temperature = config.temperature;
-}
-
-bool Evaluation::right(const Scores& scores) const {
-  if (config_.rule.empty())
-    return std::all_of(scores.parts.begin(), scores.parts.end(), [](const auto& part) { return part.second[0] >= 1; });
-  const auto part = scores.parts.find(config_.rule);
-  if (part != scores.parts.end()) return part->second[0] >= 1;
-  std::string known;
-  for (const auto& [rule, values] : scores.parts) known += (known.empty() ? "" : ", ") + rule;
-  throw std::runtime_error("evaluation.rule: '" + config_.rule + "' is none of the reward model's rules (" + known +
-                           ")");
 }
 
 Accuracy Evaluation::run(Generation& generation, uint64_t version) {
@@ -64,7 +70,7 @@ Accuracy Evaluation::run(Generation& generation, uint64_t version) {
   for (auto& pending : asked) {
     const Scores scores = pending.get();
     check_scores(scores, 1, reward_.peer());
-    out.right += right(scores);
+    out.right += is_right(scores, config_.rule, shaping_);
     ++out.prompts;
   }
   out.value = out.prompts > 0 ? static_cast<double>(out.right) / static_cast<double>(out.prompts) : 0.0;

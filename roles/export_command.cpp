@@ -30,6 +30,7 @@ LoadedCheckpoint checkpoint_of(const std::filesystem::path& run_folder, std::opt
 
 int export_command(const std::filesystem::path& run_folder, std::optional<uint64_t> step,
                    const std::filesystem::path& to) {
+  require_replaceable(to);
   const Topology topology = read_run_topology(run_folder);
   const NodeSection& node = node_of(topology, instances_of_role(topology, "learner").at(0));
   const auto config =

@@ -64,18 +64,30 @@ void export_batch(std::ostream& out, const Experience& batch, const Tokenizer& t
 }
 
 uint64_t export_samples(const JournalChoice& choice) {
+  namespace fs = std::filesystem;
   const Tokenizer tokenizer = load_tokenizer(*read_run_topology(choice.run).model);
-  const std::filesystem::path aside = choice.export_to->string() + ".tmp";
+  const fs::path& to = *choice.export_to;
+  if (fs::is_directory(to)) throw std::runtime_error(to.string() + ": is a folder, expected a file");
+  // Only a regular file can be replaced, where its link leads: a pipe or a device is written into.
+  const bool in_place = fs::exists(fs::symlink_status(to)) && !fs::is_regular_file(to);
+  const fs::path file = in_place ? to : fs::weakly_canonical(to);
+  const fs::path aside = in_place ? to : fs::path(file.string() + ".tmp");
   std::ofstream out(aside, std::ios::binary);
   if (!out) throw std::runtime_error(aside.string() + ": cannot be written");
   uint64_t samples = 0;
-  visit_experiences(choice.run / "journal", [&](uint64_t, const Experience& batch) {
-    export_batch(out, batch, tokenizer, choice.tokens);
-    samples += batch.draws.size();
-  });
-  out.close();
-  if (!out) throw std::runtime_error(aside.string() + ": cannot be written to its end (disk full?)");
-  std::filesystem::rename(aside, *choice.export_to);
+  try {
+    visit_experiences(choice.run / "journal", [&](uint64_t, const Experience& batch) {
+      export_batch(out, batch, tokenizer, choice.tokens);
+      samples += batch.draws.size();
+    });
+    out.close();
+    if (!out) throw std::runtime_error(aside.string() + ": cannot be written to its end (disk full?)");
+    if (!in_place) fs::rename(aside, file);
+  } catch (...) {
+    std::error_code ignored;
+    if (!in_place) fs::remove(aside, ignored);
+    throw;
+  }
   return samples;
 }
 

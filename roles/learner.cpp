@@ -171,7 +171,14 @@ void Learner::load() {
 }
 
 void Learner::load_newest(const std::filesystem::path& folder) {
-  const auto checkpoint = load_newest_checkpoint(real_disk(), folder);
+  const auto checkpoint = [&] {
+    try {
+      return load_newest_checkpoint(real_disk(), folder);
+    } catch (const std::exception& error) {
+      throw std::runtime_error(std::string(error.what()) + "\n  without that folder the run goes on from the base " +
+                               "model and the journal, which holds every step");
+    }
+  }();
   if (!checkpoint) return;
   for (const std::string& damage : checkpoint->rejected)
     std::fprintf(stderr, "%s: damaged checkpoint passed over: %s\n", setting_.instance.c_str(), damage.c_str());
@@ -225,10 +232,15 @@ Updated Learner::apply_update(const Update& m) {
   Updated out{.step = progress_.step() + 1};
   LossMetrics metrics;
   const int64_t rows = batch.packed.sequences();
-  for (int64_t epoch = 0; epoch < config_.epochs; ++epoch)
-    for (int64_t i = 0; i < config_.mini_batches; ++i)
-      train(batch.slice(rows * i / config_.mini_batches, rows * (i + 1) / config_.mini_batches), m.temperature, metrics,
-            out);
+  try {
+    for (int64_t epoch = 0; epoch < config_.epochs; ++epoch)
+      for (int64_t i = 0; i < config_.mini_batches; ++i)
+        train(batch.slice(rows * i / config_.mini_batches, rows * (i + 1) / config_.mini_batches), m.temperature,
+              metrics, out);
+  } catch (const std::exception& error) {
+    if (group_) throw;  // which goes back to where all are whole
+    throw Unusable("update step " + std::to_string(out.step) + " broke off: " + error.what());
+  }
   for (const auto& [name, value] : metrics.values()) out.metrics[name] = value;
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - began;
   out.metrics["tokens_per_s_train"] = static_cast<double>(batch.packed.tokens.numel()) / seconds.count();
@@ -261,6 +273,7 @@ void Learner::train(const Batch& mini_batch, double temperature, LossMetrics& me
     engine_->accumulate(share.packed, temperature, [&](const MicroBatch& part, const TokenOutputs& outputs) {
       context_.beat("update",
                     "step " + std::to_string(progress_.step() + 1) + ", micro-batch " + std::to_string(++part_number));
+      fault_point("microbatch");
       LossBatch loss_batch = share.part(part.tokens_of, part.sequences);
       loss_batch.logprobs = outputs.logprobs;
       loss_batch.entropy = algorithm_.entropy_in_loss ? outputs.entropy : outputs.entropy.detach();

@@ -8,6 +8,7 @@
 #include "core/io/checkpoint.hpp"
 #include "core/metrics/metrics_log.hpp"
 #include "roles/conductor_config.hpp"
+#include "roles/run_file.hpp"
 #include "roles/run_journal.hpp"
 #include "roles/topology.hpp"
 
@@ -19,7 +20,10 @@ constexpr std::size_t kMostLines = 100;  // of violations: one fault may break a
 class Audit {
  public:
   explicit Audit(const std::filesystem::path& run_folder)
-      : folder_(run_folder), topology_(read_run_topology(run_folder)) {
+      : folder_(run_folder),
+        topology_(read_run_topology(run_folder)),
+        names_{folder_.filename().string(), std::filesystem::absolute(folder_).lexically_normal().filename().string()} {
+    if (std::filesystem::exists(folder_ / "run.json")) names_.push_back(read_run_file(folder_).name);
     for (const NodeSection& node : topology_.nodes)
       if (role_of(node) == "conductor")
         config_ = from_json<ConductorConfig>(node.config, JsonPath("topology.json", *node.name + ".config"));
@@ -145,8 +149,7 @@ class Audit {
   void read_checkpoint(const LoadedCheckpoint& checkpoint) {
     const std::string name = checkpoint.folder.filename().string();
     const uint64_t step = checkpoint.meta.step;
-    if (checkpoint.meta.run != std::filesystem::absolute(folder_).lexically_normal().filename().string() &&
-        checkpoint.meta.run != folder_.filename().string())
+    if (std::ranges::find(names_, checkpoint.meta.run) == names_.end())
       say(name + " is of run '" + checkpoint.meta.run + "'");
     if (damaged_) return;
     const auto end = ends_.find(step);
@@ -167,6 +170,7 @@ class Audit {
 
   const std::filesystem::path folder_;
   const Topology topology_;
+  std::vector<std::string> names_;  // that the run has or had: its folder may have been moved
   ConductorConfig config_;
   Ledger ledger_;
   bool damaged_ = false;               // the journal could not be read to its end

@@ -32,4 +32,14 @@ std::vector<TokenizedPrompt> read_tokenized_prompts(const std::filesystem::path&
   return out;
 }
 
+void check_expected_answers(const std::filesystem::path& file, const RuleSet& rules, int64_t max_new_tokens) {
+  for (const Prompt& prompt : read_prompts(file).prompts) {
+    try {  // an empty response scores low, unless a rule can't be computed for this prompt at all
+      rules.score({.prompt = prompt.text, .answer = prompt.answer, .response = "", .max_new_tokens = max_new_tokens});
+    } catch (const std::runtime_error& error) {
+      throw std::runtime_error(file.string() + ":" + std::to_string(prompt.line) + ": " + error.what());
+    }
+  }
+}
+
 }  // namespace troupe

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/data/prompts.hpp"
+#include "core/rewards/rules.hpp"
 #include "core/text/tokenizer.hpp"
 #include "roles/topology.hpp"
 
@@ -23,5 +24,9 @@ struct TokenizedPrompt {
 // prompt longer than max_prompt_tokens.
 std::vector<TokenizedPrompt> read_tokenized_prompts(const std::filesystem::path& file, const Tokenizer& tokenizer,
                                                     const PromptsSection& section);
+
+// Before the first answer is there to be scored: every rule reads every expected answer of a prompt file. Throws
+// std::runtime_error naming file and line of a prompt that can't be scored, and the rule; and as read_prompts does.
+void check_expected_answers(const std::filesystem::path& file, const RuleSet& rules, int64_t max_new_tokens);
 
 }  // namespace troupe

@@ -10,13 +10,14 @@ Reference::Reference(const RoleSetting& setting, Context& context) : context_(co
   const std::string& path = setting.model_or(config.model);
   context_.beat("load", path);
   at::set_num_threads(setting.threads);
+  const at::Device device = device_of(setting.node());
   std::optional<LoadedModel> model = load_model(path, scalar_type(config.dtype));
   engine_.emplace(model->config, model->weights,
                   TrainConfig{.compute = scalar_type(config.dtype),
                               .frozen = true,
                               .micro_batch_tokens = config.micro_batch_tokens,
                               .yields_memory = true,
-                              .device = device_of(setting.node())});
+                              .device = device});
   model.reset();
   release_load_memory();
 }

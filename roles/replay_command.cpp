@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "core/io/checkpoint.hpp"
+#include "core/io/model_folder.hpp"
 #include "core/metrics/metrics_log.hpp"
 #include "roles/replayed_learners.hpp"
 #include "roles/rescore.hpp"
@@ -175,6 +176,7 @@ void print_both(uint64_t step, const Experience& was, const Updated& updated, co
 }  // namespace
 
 int replay_command(const ReplayChoice& choice) {
+  if (choice.export_to) require_replaceable(*choice.export_to);
   const Topology topology = read_run_topology(choice.run);
   const bool what_if = choice.changed || choice.reward;
   const ScratchFolder scratch;

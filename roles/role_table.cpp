@@ -86,19 +86,26 @@ Json check(const Json& json, const JsonPath& where) {
 }
 
 template <class Role>
-void run_serving(const RoleSetting& setting, Context& context) {
-  if constexpr (std::is_constructible_v<Role, const RoleSetting&, Context&>) {
-    Role role(setting, context);
-    serve(role, context);
-  } else {
-    Role role(setting);
-    serve(role, context);
+Role made(const RoleSetting& setting, Context& context) {
+  try {
+    if constexpr (std::is_constructible_v<Role, const RoleSetting&, Context&>)
+      return Role(setting, context);
+    else
+      return Role(setting);
+  } catch (const std::invalid_argument& error) {
+    throw WrongSettings(error.what());
   }
+}
+
+template <class Role>
+void run_serving(const RoleSetting& setting, Context& context) {
+  Role role = made<Role>(setting, context);
+  serve(role, context);
 }
 
 void run_conductor(const RoleSetting& setting, Context& context) {
   const auto rendezvous = serve_rendezvous(setting, context);
-  Conductor conductor(setting, context);
+  Conductor conductor = made<Conductor>(setting, context);
   drive(conductor, context);
 }
 

@@ -9,13 +9,18 @@
 
 namespace troupe {
 
+// A role cannot be made of its settings: it could not either if it were started again.
+struct WrongSettings : std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
 struct RoleEntry {
   std::string_view name;
   std::string_view summary;  // one line, for `troupe topology show`
   // The role's config with its defaults filled in. Throws std::invalid_argument (ConfigErrors) naming the path under
   // `where` for one that makes no sense.
   Json (*check)(const Json& config, const JsonPath& where);
-  // Builds the role and serves (or drives) until the node is stopped.
+  // Builds the role and serves (or drives) until the node is stopped. Throws WrongSettings, and whatever the role does.
   void (*run)(const RoleSetting& setting, Context& context);
   bool drives;  // the conductor: its end is the run's end
 };

@@ -13,7 +13,7 @@
 namespace troupe {
 
 struct RunFile {
-  std::string name;     // of the run, its folder's name
+  std::string name;     // of the run, its folder's when it began
   std::string id;       // NAME.START: stands in every envelope, so that no letter of an earlier start is taken
   uint64_t starts = 1;  // how often the run was started (1, then +1 at every resume)
   uint64_t epoch = 1;   // the conductor's first epoch in this start

@@ -3,7 +3,10 @@
 #include <ATen/Parallel.h>
 #include <pthread.h>
 
+#include <cstdio>
+
 #include "actors/fault_hooks.hpp"
+#include "actors/supervision.hpp"
 #include "roles/role_table.hpp"
 #include "roles/run_disk.hpp"
 #include "roles/run_file.hpp"
@@ -26,7 +29,12 @@ int run_role(const std::filesystem::path& run_folder, const std::string& node, u
   Context context(mailbox);
   wait_for_room_beating(context);
   fault_point("load");
-  entry.run(setting, context);
+  try {
+    entry.run(setting, context);
+  } catch (const WrongSettings& error) {
+    std::fprintf(stderr, "troupe: %s\n", error.what());
+    return kWrongSettings;
+  }
   return 0;
 }
 

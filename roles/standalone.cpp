@@ -98,13 +98,11 @@ int run_standalone(const std::filesystem::path& run_folder, const StandaloneHook
     }
   }
   RoleThread* const first = failed();  // before others fail for want of it
-  for (auto it = roles.rbegin(); it != roles.rend(); ++it) {
-    (*it)->mailbox().request_stop("the run has ended");
-    (*it)->join();
-  }
-  if (!first) return 0;
-  if (hooks.on_event) hooks.on_event(first->mailbox().options().node + ": " + first->error());
-  return 1;
+  if (first && hooks.on_event) hooks.on_event(first->mailbox().options().node + ": " + first->error());
+  // All of them before anybody is waited for: who waits for an answer of one that has ended is refused it now.
+  for (const auto& role : roles) role->mailbox().request_stop("the run has ended");
+  for (const auto& role : roles) role->join();
+  return first ? 1 : 0;
 }
 
 }  // namespace troupe

@@ -101,6 +101,7 @@ PackedBatch lesson(const std::vector<TokenizedPrompt>& prompts, const Tokenizer&
 }  // namespace
 
 void make_tiny_model(const TinyModelOptions& options, const std::function<void(const std::string&)>& on_progress) {
+  require_replaceable(options.to);
   const Tokenizer tokenizer = byte_tokenizer();
   const DecoderConfig config = tiny_config(options, tokenizer.vocab_size());
   TrainEngine engine(config, random_weights(config, options.seed),

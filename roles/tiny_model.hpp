@@ -20,7 +20,8 @@ struct TinyModelOptions {
   uint64_t seed = 1;
 };
 
-// Throws std::runtime_error naming the file that can't be read or written. `on_progress` gets one line now and then.
+// Throws std::runtime_error naming the file that can't be read or written, or what `to` holds besides a model.
+// `on_progress` gets one line now and then.
 void make_tiny_model(const TinyModelOptions& options, const std::function<void(const std::string&)>& on_progress);
 
 }  // namespace troupe

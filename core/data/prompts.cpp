@@ -57,7 +57,7 @@ Prompt prompt_of_line(std::string_view line, const std::string& where, int64_t n
       if (object.contains(key)) forms.emplace_back(key);
   if (forms.size() != 1)
     refuse(where,
-           (forms.empty() ? "neither" : "more than one of") +
+           (forms.empty() ? "none of" : "more than one of") +
                std::string(" \"prompt\", \"messages\" and \"conversations\"; expected an object with one of them"));
   const std::string& form = forms.front();
   Prompt prompt;

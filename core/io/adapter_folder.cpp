@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/config.hpp"
+#include "core/io/model_folder.hpp"
 #include "core/io/safetensors.hpp"
 
 namespace troupe {
@@ -129,6 +130,7 @@ Adapter load_adapter(const std::filesystem::path& folder, at::ScalarType dtype) 
 void save_adapter(Disk& disk, const std::filesystem::path& folder, const Adapter& adapter, at::ScalarType dtype,
                   const std::function<void(const std::filesystem::path&)>& write_tokenizer) {
   check_adapter(adapter, "save_adapter " + folder.string());
+  require_replaceable(folder);
   write_folder_atomically(disk, folder, [&](const std::filesystem::path& aside) {
     write_file(disk, aside / "adapter_config.json", format_adapter_config(adapter));
     save_sharded(disk, aside, "adapter_model", adapter.weights, {.dtype = dtype}, UINT64_MAX);

@@ -23,7 +23,8 @@ struct Adapter {
 // biases, per-layer ranks, modules saved whole) are refused, never ignored.
 Adapter load_adapter(const std::filesystem::path& folder, at::ScalarType dtype);
 
-// Written aside and renamed. write_tokenizer may add files to the folder it is given.
+// Written aside and renamed, over a folder that require_replaceable() lets go. write_tokenizer may add files to the
+// folder it is given.
 void save_adapter(Disk& disk, const std::filesystem::path& folder, const Adapter& adapter, at::ScalarType dtype,
                   const std::function<void(const std::filesystem::path&)>& write_tokenizer = {});
 

@@ -89,7 +89,9 @@ class RealDisk final : public Disk {
   }
 
   void rename(const std::filesystem::path& from, const std::filesystem::path& to) override {
-    if (::rename(from.c_str(), to.c_str()) != 0) throw DiskError("rename to " + to.string(), from, errno);
+    if (::rename(from.c_str(), to.c_str()) == 0) return;
+    if (errno == EISDIR) throw DiskError("replace", to, errno);
+    throw DiskError("rename to " + to.string(), from, errno);
   }
 
   bool exchange(const std::filesystem::path& a, const std::filesystem::path& b) override {
@@ -175,12 +177,16 @@ void write_file(Disk& disk, const std::filesystem::path& path, std::string_view 
 
 void write_file_atomically(Disk& disk, const std::filesystem::path& path, std::string_view bytes) {
   const std::filesystem::path aside = path.string() + ".tmp";
-  {
-    const auto file = disk.open(aside, OpenMode::kCreate);
+  auto file = disk.open(aside, OpenMode::kCreate);
+  try {
     file->append(std::as_bytes(std::span(bytes.data(), bytes.size())));
     file->sync();
+    file.reset();
+    disk.rename(aside, path);
+  } catch (...) {
+    disk.remove_all(aside);
+    throw;
   }
-  disk.rename(aside, path);
   disk.sync_dir(parent_of(path));
 }
 

@@ -72,7 +72,8 @@ std::string read_file(Disk& disk, const std::filesystem::path& path, uint64_t ma
 // Made anew; not synced.
 void write_file(Disk& disk, const std::filesystem::path& path, std::string_view bytes);
 
-// Written aside, synced, renamed, folder synced: a reader sees the old bytes or the new ones, also after a crash.
+// Written aside, synced, renamed, folder synced: a reader sees the old bytes or the new ones, also after a crash. What
+// could not be written to its end is removed.
 void write_file_atomically(Disk& disk, const std::filesystem::path& path, std::string_view bytes);
 
 // `made` (whose files are synced) takes the place of the folder `target`, which may exist.

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <optional>
 #include <set>
 
@@ -103,6 +104,18 @@ LoadedModel load_gguf(const std::filesystem::path& path, at::ScalarType dtype) {
   return model;
 }
 
+constexpr const char* kTokenizerFiles[] = {
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt",     "tokenizer.model",       "chat_template.jinja"};
+
+// What save_model and save_adapter write: config.json and its like, shards with their index, the tokenizer.
+bool is_part_of_model(const std::string& name) {
+  if (name == "config.json" || name == "generation_config.json" || name == "adapter_config.json") return true;
+  if (name.starts_with("model") || name.starts_with("adapter_model"))
+    return name.find(".safetensors") != std::string::npos;
+  return std::ranges::find(kTokenizerFiles, name) != std::end(kTokenizerFiles);
+}
+
 std::string generation_config(const DecoderConfig& config) {
   OrderedJson json;
   json["_from_model_config"] = true;
@@ -145,12 +158,26 @@ DecoderConfig load_config(const std::filesystem::path& path) {
   return hf_config(model.path);
 }
 
+void require_replaceable(const std::filesystem::path& folder) {
+  const std::filesystem::path clean = folder.has_filename() ? folder : folder.parent_path();
+  const std::string expected = "; expected a new folder or one with a model";
+  for (const char* suffix : {"", ".tmp", ".old"}) {  // what write_folder_atomically removes
+    const std::filesystem::path path = clean.string() + suffix;
+    if (!real_disk().exists(path)) continue;
+    if (!std::filesystem::is_directory(path)) throw std::runtime_error(path.string() + " is no folder" + expected);
+    for (const std::string& name : real_disk().list(path))
+      if (!std::filesystem::is_regular_file(path / name) || !is_part_of_model(name))
+        throw std::runtime_error(path.string() + " holds " + name + ", which is no part of a model" + expected);
+  }
+}
+
 void save_model(Disk& disk, const std::filesystem::path& folder, const DecoderConfig& config, const StateDict& weights,
                 at::ScalarType dtype, const std::function<void(const std::filesystem::path&)>& write_tokenizer,
                 uint64_t max_shard_bytes) {
   Shapes found;
   for (const auto& [name, tensor] : weights) found[name] = tensor.sizes().vec();
   check_parameters(config, found, "save_model " + folder.string());
+  require_replaceable(folder);
   StateDict stored = weights;
   const bool classifier = stored.contains("score.weight");
   if (classifier) stored.erase("lm_head.weight");  // the classifier's class has no output head
@@ -160,12 +187,6 @@ void save_model(Disk& disk, const std::filesystem::path& folder, const DecoderCo
     save_sharded(disk, aside, "model", stored, {.dtype = dtype}, max_shard_bytes);
     if (write_tokenizer) write_tokenizer(aside);
   });
-}
-
-void copy_tokenizer_files(Disk& disk, const std::filesystem::path& from, const std::filesystem::path& to) {
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-                           "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja"})
-    if (disk.exists(from / name)) write_file(disk, to / name, read_file(disk, from / name, 256u << 20));
 }
 
 }  // namespace troupe

@@ -48,13 +48,14 @@ DecoderConfig parse_hf_config(const std::string& config_json, const std::string&
 // `classifier`: as ...ForSequenceClassification with one label, whose head is "score.weight".
 std::string format_hf_config(const DecoderConfig& config, at::ScalarType dtype, bool classifier);
 
+// Throws std::runtime_error unless save_model and save_adapter may replace `folder`: there is none, or it holds nothing
+// but what they write. Both ask it themselves; whoever computes for long before it saves asks it first.
+void require_replaceable(const std::filesystem::path& folder);
+
 // Writes a Hugging Face folder, aside and renamed: `folder` is then whole and new, or as it was. write_tokenizer puts
 // the tokenizer's files into the folder it is given. A state with "score.weight" becomes a sequence classifier.
 void save_model(Disk& disk, const std::filesystem::path& folder, const DecoderConfig& config, const StateDict& weights,
                 at::ScalarType dtype, const std::function<void(const std::filesystem::path&)>& write_tokenizer,
                 uint64_t max_shard_bytes = 5'000'000'000);
-
-// For a model that came from a Hugging Face folder: copies its tokenizer's files byte for byte.
-void copy_tokenizer_files(Disk& disk, const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace troupe

@@ -97,6 +97,21 @@ std::vector<StepMetrics> MetricsTail::take_new() {
   return found;
 }
 
+bool cut_damaged_metrics(const std::filesystem::path& file) {
+  uint64_t whole_bytes = 0, line = 0;
+  {
+    std::ifstream in(file, std::ios::binary);
+    if (!in) return false;
+    try {
+      for_each_complete_line(in, whole_bytes, [&](const std::string& text) { parse_line(file, ++line, text); });
+      return false;
+    } catch (const std::runtime_error&) {
+    }
+  }
+  std::filesystem::resize_file(file, whole_bytes);
+  return true;
+}
+
 std::vector<StepMetrics> read_metrics(const std::filesystem::path& file) {
   if (!std::filesystem::exists(file)) throw std::runtime_error("no metrics at " + file.string());
   return MetricsTail(file).take_new();

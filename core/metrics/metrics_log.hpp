@@ -61,6 +61,10 @@ class MetricsTail {
   uint64_t last_step_ = 0;
 };
 
+// Cuts the file off before the first line that is no step (a power cut can leave zeros in the middle of a file). True
+// when there was one. Throws std::runtime_error naming a file that can't be cut.
+bool cut_damaged_metrics(const std::filesystem::path& file);
+
 // All complete lines; a torn last line is left out. Throws as MetricsTail does, and when the file does not exist.
 std::vector<StepMetrics> read_metrics(const std::filesystem::path& file);
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <set>
 
 #include "core/rewards/extraction.hpp"
 #include "core/rewards/rule_kinds.hpp"
@@ -14,12 +13,19 @@ namespace {
 struct Kind {
   std::string_view type;
   Rule (*make)(const Json& settings, const JsonPath& where);
+  bool shapes = false;  // the value 1 does not say that an answer is right
 };
 
 constexpr std::array kKinds{
-    Kind{"numeric", make_numeric_rule},   Kind{"choice", make_choice_rule}, Kind{"exact", make_exact_rule},
-    Kind{"format", make_format_rule},     Kind{"regex", make_regex_rule},   Kind{"tags", make_tags_rule},
-    Kind{"contains", make_contains_rule}, Kind{"length", make_length_rule}, Kind{"overlong", make_overlong_rule},
+    Kind{"numeric", make_numeric_rule},
+    Kind{"choice", make_choice_rule},
+    Kind{"exact", make_exact_rule},
+    Kind{"format", make_format_rule},
+    Kind{"regex", make_regex_rule},
+    Kind{"tags", make_tags_rule},
+    Kind{"contains", make_contains_rule},
+    Kind{"length", make_length_rule, true},
+    Kind{"overlong", make_overlong_rule, true},
 };
 
 struct RuleSetSettings {
@@ -37,10 +43,10 @@ RuleHead head_of(const Json& rule, const JsonPath& where) {
   return from_json<RuleHead>(head, where);
 }
 
-Rule make_rule(const std::string& type, const Json& rule, const JsonPath& where) {
+const Kind& kind_of(const std::string& type, const JsonPath& where) {
   std::vector<std::string_view> types;
   for (const Kind& kind : kKinds) {
-    if (kind.type == type) return kind.make(rule, where);
+    if (kind.type == type) return kind;
     types.push_back(kind.type);
   }
   throw std::invalid_argument(where.key("type").prefix() + "unknown rule \"" + type + "\"" + suggestion(type, types));
@@ -52,6 +58,7 @@ struct RuleSet::Part {
   std::string name;
   double weight = 1;
   Rule rule;
+  bool shapes = false;
 };
 
 RuleSet::RuleSet(std::vector<Part> parts) : parts_(std::move(parts)) {}
@@ -71,11 +78,12 @@ RuleSet RuleSet::from_json(const Json& config, const JsonPath& where) {
     const RuleHead head = head_of(rule, at);
     const std::string name = head.name.value_or(*head.type);
     if (name.empty()) throw std::invalid_argument(at.key("name").prefix() + "expected a name");
-    Rule made = make_rule(*head.type, rule, at);
+    const Kind& kind = kind_of(*head.type, at);
+    Rule made = kind.make(rule, at);
     if (!names.insert(name).second)
       throw std::invalid_argument(at.key("name").prefix() + "another rule is named \"" + name +
                                   "\"; give one of them another \"name\"");
-    parts.push_back({name, head.weight, std::move(made)});
+    parts.push_back({name, head.weight, std::move(made), kind.shapes || head.weight < 0});
   }
   return RuleSet(std::move(parts));
 }
@@ -102,6 +110,13 @@ RuleScores RuleSet::score(const ScoredSample& sample) const {
 std::vector<std::pair<std::string, double>> RuleSet::weights() const {
   std::vector<std::pair<std::string, double>> out;
   for (const Part& part : parts_) out.emplace_back(part.name, part.weight);
+  return out;
+}
+
+std::set<std::string> RuleSet::shaping() const {
+  std::set<std::string> out;
+  for (const Part& part : parts_)
+    if (part.shapes) out.insert(part.name);
   return out;
 }
 

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -51,6 +52,10 @@ class RuleSet {
 
   // Names and weights in the order of the configuration.
   std::vector<std::pair<std::string, double>> weights() const;
+
+  // Names of the rules that shape the reward and say nothing of right and wrong: length, overlong, and penalties (a
+  // weight below 0).
+  std::set<std::string> shaping() const;
 
  private:
   struct Part;

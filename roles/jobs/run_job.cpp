@@ -52,7 +52,13 @@ LoraConfig lora_config(const LoraJob& job, const DecoderConfig& model, const Com
   if (!job.lora_targets.empty()) {
     lora.target_modules.clear();
     std::istringstream list(job.lora_targets);
-    for (std::string target; std::getline(list, target, ',');) lora.target_modules.push_back(target);
+    const std::string expected = model.moe.experts > 0 ? "q_proj,k_proj,v_proj,o_proj"
+                                                       : "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj";
+    for (std::string target; std::getline(list, target, ',');) {
+      require(("," + expected + ",").find("," + target + ",") != std::string::npos, "lora_targets", "'" + target + "'",
+              "names of " + expected);
+      lora.target_modules.push_back(target);
+    }
     return lora;
   }
   lora.target_modules = {"q_proj", "k_proj", "v_proj"};

@@ -13,6 +13,9 @@
 namespace troupe {
 
 struct JobHooks {
+  // Rank 0: data, weights and tokenizer of all ranks are open, training begins after `done` batches of earlier starts
+  // (0: anew). Nothing of the run folder was touched before.
+  std::function<void(int64_t done)> on_training = {};
   std::function<void(const RunStatus&)> on_status = {};  // rank 0, every batch
   std::function<void(const std::string&)> on_event = {};
   // Rank 0, before the first batch: something long, and how much of it is done.

@@ -46,6 +46,10 @@ BatchSettings Trainer::batch_settings() const {
           .pad_token = parts_.pad_token};
 }
 
+int64_t Trainer::batches_done() const {
+  return place_.epoch * batches_per_epoch() + place_.step;
+}
+
 void Trainer::tell(const std::string& line) const {
   if (parts_.group.rank() == 0 && parts_.hooks.on_event) parts_.hooks.on_event(line);
 }
@@ -60,7 +64,11 @@ void Trainer::show(const std::string& detail) const {
   if (parts_.group.rank() != 0 || !parts_.hooks.on_status) return;
   parts_.hooks.on_status({.run = parts_.output.name(),
                           .state = "running",
-                          .nodes = {{.node = "trainer/0", .incarnation = 1, .phase = "train", .detail = detail}}});
+                          .nodes = {{.node = "trainer/0",
+                                     .incarnation = 1,
+                                     .phase = "train",
+                                     .progress = static_cast<uint64_t>(batches_done()),
+                                     .detail = detail}}});
 }
 
 // On another number of processes a batch of all of them holds another number of samples.
@@ -81,12 +89,12 @@ void Trainer::resume() {
 void Trainer::run() {
   const JobConfig& config = parts_.config;
   const int64_t iters = batches_per_epoch();
-  if (config.from_resume == 1)
-    resume();
-  else if (parts_.group.rank() == 0)
-    parts_.output.set_aside_checkpoints();
+  if (config.from_resume == 1) resume();
+  parts_.group.barrier();  // every rank has opened what it needs
   if (parts_.group.rank() == 0) {
-    metrics_ = std::make_unique<RunMetrics>(run_folder_, static_cast<uint64_t>(place_.epoch * iters + place_.step));
+    if (parts_.hooks.on_training) parts_.hooks.on_training(batches_done());
+    if (config.from_resume == 0) parts_.output.set_aside_checkpoints();
+    metrics_ = std::make_unique<RunMetrics>(run_folder_, static_cast<uint64_t>(batches_done()));
     const int64_t all =
         config.max_steps > 0 ? std::min(config.max_steps, config.epochs * iters) : config.epochs * iters;
     merge_summary(run_folder_, {{"planned_steps", all}, {"samples", parts_.lines.size()}});
@@ -137,15 +145,19 @@ Trainer::Ended Trainer::train_epoch() {
     show("epoch " + std::to_string(place_.epoch + 1) + " of " + std::to_string(config.epochs) + ", batch " +
          std::to_string(step) + " of " + std::to_string(iters) +
          (figures.contains("loss") ? ", loss " + text_of(figures.at("loss")) : ""));
-    if (step % config.log_interval == 0 || last || final) log(step, iters, figures);
+    const bool job_ends = step == iters && place_.epoch + 1 == config.epochs;
+    const bool logged = step % config.log_interval == 0 || last || final || job_ends;
+    if (logged) log(step, iters, figures);
     const bool epoch_save = last && (place_.epoch + 1) % config.save_interval == 0;
     save_due_ |= parts_.saves_by_epoch ? epoch_save : step % config.save_interval == 0 || last;
     if (final) return Ended::kLimit;
-    if (pending_ > 0) continue;  // a checkpoint holds no gradients: it waits for the optimizer step
-    const bool job_ends = step == iters && place_.epoch + 1 == config.epochs;  // and saves
-    if (save_due_ && !job_ends) save();
+    if (pending_ > 0) continue;          // a checkpoint holds no gradients: it waits for the optimizer step
+    if (save_due_ && !job_ends) save();  // at its end run() saves
     save_due_ = false;
-    if (parts_.group.sum(stop_asked(parts_.hooks) ? 1.0 : 0.0) > 0) return Ended::kStopped;
+    if (parts_.group.sum(stop_asked(parts_.hooks) ? 1.0 : 0.0) > 0) {
+      if (!logged) log(step, iters, figures);  // the last line tells how many batches were done
+      return Ended::kStopped;
+    }
   }
   return Ended::kEpoch;
 }

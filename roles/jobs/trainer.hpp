@@ -51,6 +51,7 @@ class Trainer {
   void tell_malformed(const std::string& line) const;
   void show(const std::string& detail) const;
   int64_t batches_per_epoch() const;
+  int64_t batches_done() const;  // over all epochs
   BatchSettings batch_settings() const;
 
   const JobParts parts_;

@@ -107,6 +107,38 @@ TEST_F(Policy, OverTheLimitEndsTheRunWithTheFirstCause) {
             "    last words");
 }
 
+TEST_F(Policy, ARestartTellsTheLastWordsOfWhoExited) {
+  policy.start(now);
+  const auto told = [&](const ExitStatus& status, const std::string& lines) {
+    for (const Action& action : policy.exited("actor/0", status, lines, now))
+      if (const auto* tell = std::get_if<Tell>(&action)) return tell->text;
+    return std::string();
+  };
+  EXPECT_EQ(told({1, 0}, "loads\ntroupe: no answer"),
+            "actor/0: exit code 1 (troupe: no answer); restart 1 of 3 in 60 s");
+  EXPECT_EQ(told({0, SIGKILL}, "loads"), "actor/0: signal 9 (Killed); restart 2 of 3 in 60 s, after 0.25 s");
+}
+
+TEST_F(Policy, WrongSettingsEndTheRunAtOnce) {
+  policy.start(now);
+  EXPECT_EQ(texts(policy.exited("actor/0", {kWrongSettings, 0}, "troupe: node 'actor': device 'cuda'", now)),
+            (Texts{"stop conductor/0"}));
+  EXPECT_EQ(policy.cause(), "actor/0: its settings are wrong (troupe: node 'actor': device 'cuda')");
+  exit("conductor/0");
+  EXPECT_EQ(exit("learner/0"), (Texts{"end 1"}));
+  EXPECT_EQ(report,
+            "the run has failed: actor/0: its settings are wrong\n  its last lines:\n"
+            "    troupe: node 'actor': device 'cuda'");
+}
+
+TEST_F(Policy, LinesThatSayTheSameAreReportedOnce) {
+  SupervisionPolicy strict({{.name = "judge/0", .on_failure = OnFailure::kStop}}, {}, {}, 1);
+  strict.start(now);
+  texts(strict.exited("judge/0", {1, 0}, "a\na\nb\na", now));
+  EXPECT_EQ(report, "the run has failed: judge/0: exit code 1\n  its last lines:\n    a\n    b\n    a");
+  EXPECT_EQ(strict.cause(), "judge/0: exit code 1 (a)");
+}
+
 TEST_F(Policy, TheDriversRestartRaisesTheEpoch) {
   policy.start(now);
   EXPECT_EQ(exit("conductor/0", 0, SIGKILL), (Texts{"start conductor/0 2 2"}));

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <fstream>
 #include <thread>
 
 #include "actors/handle.hpp"
@@ -73,10 +74,11 @@ TEST_F(Supervised, AFrozenRoleIsReplaced) {
 }
 
 TEST_F(Supervised, ARoleThatKeepsDyingEndsTheRunWithItsLastWords) {
+  std::ofstream(scratch.path() + "/fail.log") << "of an earlier start\n";
   EXPECT_EQ(run({entry("echo/0", "fail"), entry("conductor/0", "drive", "x")}), 1);
   EXPECT_EQ(report,
             "the run has failed: echo/0: exit code 3; restarted 2 times within 60 s, no more\n  its last lines:\n"
-            "    the model is not there\n    the model is not there\n    the model is not there");
+            "    the model is not there");
 }
 
 TEST_F(Supervised, AProgramThatCannotBeStartedIsNamed) {
@@ -163,6 +165,8 @@ TEST(ProcessTest, GivesItsEnvironmentAndLog) {
   EXPECT_EQ(scratch.read("log"), "3 passive []\n2\n");
   EXPECT_EQ(tail(scratch.path() + "/log", 1), "2");
   EXPECT_EQ(tail(scratch.path() + "/log", 9), "3 passive []\n2");
+  EXPECT_EQ(tail(scratch.path() + "/log", 9, 13), "2") << "what follows the first 13 bytes";
+  EXPECT_EQ(tail(scratch.path() + "/log", 9, 99), "");
   EXPECT_EQ(tail(scratch.path() + "/nothing", 9), "");
 }
 

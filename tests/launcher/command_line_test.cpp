@@ -63,6 +63,47 @@ TEST_F(CommandLine, WrongUsageEndsWithTwoAndAHint) {
   }
 }
 
+TEST_F(CommandLine, WrongUsageIsNamedWithWhatWasExpected) {
+  const auto expect_said = [&](const std::vector<std::string>& words, const std::string& line) {
+    const Ended ended = call(words);
+    EXPECT_EQ(ended.code, 2) << testing::PrintToString(words);
+    EXPECT_TRUE(ended.err.starts_with("troupe: " + line + "\ntroupe: try: troupe")) << ended.err;
+  };
+  expect_said({"nonsense"}, "unknown command 'nonsense'");
+  expect_said({"rum", "t.json"}, "unknown command 'rum'; did you mean 'run'?");
+  expect_said({"topology", "chek", "t.json"}, "unknown command 'chek'; did you mean 'check'?");
+  expect_said({"roles"}, "unknown command 'roles'");  // hidden commands are not taught
+  expect_said({"topology"}, "A subcommand is required");
+  expect_said({"replay", "r", "--step", "0"}, "--step: Value 0 not in range 1 to 1000000000");
+  expect_said({"generate", "--model", "m", "--prompt", "x", "--top-k", "-1"},
+              "--top-k: Value -1 not in range 0 to 1000000000");
+  expect_said({"chat", "--repetition-penalty", "0"},
+              "--repetition-penalty: Value 0 not in range 0.010000 to 100.000000");
+  expect_said({"data", "arithmetic", "--train", "x.jsonl", "--held-out", "./x.jsonl"},
+              "--held-out: is the file of --train; expected another");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "x.jsonl"));
+  expect_said({"data", "tiny-model", "--to", "x"}, "--prompts: needed unless --steps is 0");
+}
+
+TEST_F(CommandLine, OutputThatCannotBeWrittenIsAFault) {
+  const auto shell = [&](const std::string& words) {
+    const int status =
+        std::system(("cd '" + folder_.path().string() + "' && troupe=" TROUPE_PROGRAM "; " + words).c_str());
+    return WEXITSTATUS(status);
+  };
+  for (const std::string words : {"topology show t.json", "--help"}) {
+    EXPECT_EQ(shell("$troupe " + words + " > /dev/full 2> err"), 1);
+    EXPECT_EQ(text_of(folder_ / "err"), "troupe: standard output: No space left on device\n");
+  }
+  EXPECT_EQ(shell("$troupe nonsense > /dev/full 2> err"), 2);
+  // A pipe whose reader has left is none, also where that is no signal.
+  shell(
+      "mkfifo gone; (trap '' PIPE; read line < gone; $troupe topology show t.json 2> err; echo $? > code) | "
+      "(exec 0<&-; echo yes > gone)");
+  EXPECT_EQ(text_of(folder_ / "code"), "0\n");
+  EXPECT_EQ(text_of(folder_ / "err"), "");
+}
+
 TEST_F(CommandLine, EveryHelpTeachesByExample) {
   for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{{},
                                                                                      {"run"},
@@ -259,6 +300,20 @@ TEST_F(CommandLine, StopEndsARunCleanlyAndResumeGoesOn) {
   for (std::size_t i = 0; i < after.size(); ++i) EXPECT_EQ(after[i].step, i + 1);
   EXPECT_EQ(read_run_file(folder_ / "r").starts, 2u);
   EXPECT_EQ(summary()["state"], "done");
+}
+
+TEST_F(CommandLine, ResumeRefusesWhatIsNotTheSameRun) {
+  ASSERT_EQ(call({"run", "t.json", "--run-folder", "r"}).code, 0);
+  const std::string before = text_of(folder_ / "r/topology.json");
+  const auto refused = [&](const std::string& set, const std::string& about) {
+    const Ended ended = call({"resume", "r", "--set", "nodes.conductor.config.steps=9", "--set", set});
+    EXPECT_EQ(ended.code, 1) << set << ended.out;
+    EXPECT_NE(ended.err.find(about), std::string::npos) << ended.err;
+    EXPECT_EQ(text_of(folder_ / "r/topology.json"), before) << set;
+  };
+  refused("run.seed=99", "has begun with another run.seed (3, given 99)");
+  refused("prompts.max_prompt_tokens=3", "prompts.max_prompt_tokens (256, given 3)");
+  EXPECT_EQ(call({"resume", "r", "--set", "nodes.conductor.config.steps=6", "--set", "restarts.limit=7"}).code, 0);
 }
 
 TEST_F(CommandLine, StatusAndStopReachARunningRun) {

@@ -67,6 +67,34 @@ TEST(Configs, SeveralLearnersTrainSynchronousRunsOnly) {
   }
 }
 
+TEST(Configs, WhatAnEngineWouldRefuseIsAFault) {
+  const ScratchFolder folder;
+  const std::filesystem::path file = std::string(TROUPE_SOURCE_DIR) + "/configs/grpo-tiny-local.json";
+  lay_out_files(read_config_file(file).value, folder.path());
+  const auto faults_of = [&](const std::vector<std::string>& overrides) -> std::string {
+    try {
+      load_topology(file, {overrides, folder.path(), 2});
+    } catch (const std::invalid_argument& error) {
+      return error.what();
+    }
+    return "";
+  };
+  const auto expect_fault = [&](const std::string& assignment, const std::string& fault) {
+    EXPECT_NE(faults_of({assignment}).find(fault), std::string::npos) << assignment << ": " << faults_of({assignment});
+  };
+  expect_fault("nodes.actor.config.kernels=\"amxx\"", "config.kernels: kernels \"amxx\" for ");
+  expect_fault("nodes.learner.config.lora.target_modules=[\"nope\"]",
+               "config.lora.target_modules[0]: expected q_proj, k_proj");
+  expect_fault("nodes.conductor.config.evaluation.rule=\"nope\"",
+               "config.evaluation.rule: no rule of the reward is named \"nope\"; expected one of ");
+  expect_fault("algorithm.advantage={\"combination\": \"normalize_then_sum\", \"part_weights\": {\"nope\": 1}}",
+               "algorithm.advantage.part_weights.nope: no rule of the reward is named \"nope\"");
+  const std::string rules = "nodes.reward.config.rules=[{\"type\": \"overlong\", \"buffer_tokens\": 9}]";
+  EXPECT_NE(faults_of({rules, "sampling.max_new_tokens=8"}).find("rules[0].buffer_tokens: expected at most sampling."),
+            std::string::npos);
+  EXPECT_EQ(faults_of({rules, "sampling.max_new_tokens=9", "nodes.conductor.config.evaluation.rule="}), "");
+}
+
 TEST(Configs, TheRolesAreThoseOfTheTable) {
   std::vector<std::string> names;
   for (const RoleKind& role : vocabulary().roles) names.push_back(role.name);

@@ -130,8 +130,35 @@ TEST_F(JobCommands, AFileGivesSettingsAndFlagsWin) {
   EXPECT_EQ(all["learning_rate"], 0.001);
   EXPECT_EQ(all["data_path"], "mine.jsonl");
   EXPECT_EQ(all["batch_size"], 16);
+  EXPECT_EQ(settings("sft --hidden_size 256 --epochs 2 --hidden-size 128")["hidden_size"], 128)
+      << "the last, as argparse";
   const json dpo = settings("dpo --beta 0.3");
   EXPECT_EQ(dpo["beta"], 0.3);
+}
+
+TEST_F(JobCommands, ASecondStopEndsTheStepInWork) {
+  Command job({"sft", "--data_path", "endless", "--run_folder", "r", "--plain"}, folder_.path());
+  const auto wait_for = [&](const std::string& text) {
+    for (int i = 0; i < 3000 && job.out().find(text) == std::string::npos; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    EXPECT_NE(job.out().find(text), std::string::npos) << job.out();
+  };
+  wait_for("{\"job\"");
+  job.signal(SIGINT);
+  wait_for("stopping: the step in work is finished");
+  job.signal(SIGINT);
+  EXPECT_EQ(job.wait_for_end(), 130);
+  EXPECT_TRUE(job.out().ends_with("stopping at once\n")) << job.out();
+  EXPECT_EQ(json::parse(text_of(folder_ / "r/summary.json")).at("state"), "stopped");
+}
+
+TEST_F(JobCommands, AJobsReportIsDrawnAgain) {
+  EXPECT_EQ(call("report r").code, 1);
+  EXPECT_EQ(call("sft --run_folder r --plain").code, 0);
+  write_text(folder_ / "r/metrics.jsonl", "{\"step\": 3, \"loss\": 2.5}\n{\"step\": 6, \"loss\": 2}\n");
+  const Ended ended = call("report r");
+  EXPECT_EQ(ended.code, 0) << ended.err;
+  EXPECT_NE(text_of(folder_ / "r/report.html").find("<svg"), std::string::npos);
 }
 
 TEST_F(JobCommands, WhatIsWrongIsNamed) {

@@ -96,9 +96,11 @@ int pretend_convert(const ConvertOptions& options) {
   return 0;
 }
 
-// The job's settings on one line.
+// The job's settings on one line; a step that never ends, where that is its data.
 void pretend_job(const JobRequest& job, const JobRank&, const std::filesystem::path&, const JobHooks& hooks) {
+  hooks.on_training(0);
   hooks.on_event(job_json(job).dump());
+  while (job.config.data_path == "endless") std::this_thread::sleep_for(Millis(100));
 }
 
 void pretend_check(const JobRequest& job) {

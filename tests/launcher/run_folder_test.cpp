@@ -4,6 +4,9 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <algorithm>
+#include <set>
+
 #include "launcher/spawn.hpp"
 #include "launcher/topology.hpp"
 #include "tests/core/metrics/scratch_folder.hpp"
@@ -31,6 +34,14 @@ TEST_F(Folder, IsNamedAfterAlgorithmModelAndTime) {
     EXPECT_TRUE(std::filesystem::is_directory(folder / sub)) << sub;
   topology_.run.name = "mine";
   EXPECT_EQ(make_run_folder(topology_, std::nullopt), scratch_ / "runs/mine");
+}
+
+TEST_F(Folder, TwoOfOneSecondAreTwo) {
+  std::set<std::filesystem::path> folders;
+  for (int i = 0; i < 5; ++i) folders.insert(make_run_folder(topology_, std::nullopt));  // before either is laid out
+  EXPECT_EQ(folders.size(), 5u);
+  EXPECT_TRUE(
+      std::ranges::any_of(folders, [](const auto& folder) { return folder.filename().string().ends_with("-2"); }));
 }
 
 TEST_F(Folder, IsNotTakenTwice) {
@@ -90,6 +101,29 @@ TEST_F(Folder, SocketsArePrivateShortAndRemoved) {
     write_text(path / "left", "x");
   }
   EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+TEST_F(Folder, SocketsThatAKilledLauncherLeftAreRemoved) {
+  const SocketFolder left;
+  write_text(left.path() / "learner-0.key", "secret");
+  std::filesystem::create_directory(scratch_ / "troupe-abcdef");
+  RunFile before;
+  before.sockets = left.path().string();
+  for (const std::string state : {"done", "stopped", "failed"}) {
+    before.state = state;
+    remove_left_sockets(before);
+    EXPECT_TRUE(std::filesystem::exists(left.path())) << "it ended, and removed its own: this is another's";
+  }
+  before.state = "running";
+  for (const std::string& foreign : {(scratch_ / "troupe-abcdef").string(), (left.path() / "../..").string(),
+                                     std::string("/tmp/troupe-absent"), std::string("/tmp"), std::string()}) {
+    before.sockets = foreign;
+    remove_left_sockets(before);
+    EXPECT_TRUE(std::filesystem::exists(left.path()) && std::filesystem::exists(scratch_ / "troupe-abcdef")) << foreign;
+  }
+  before.sockets = left.path().string();
+  remove_left_sockets(before);
+  EXPECT_FALSE(std::filesystem::exists(left.path()));
 }
 
 TEST_F(Folder, ARunFileGivesEveryInstanceItsPlace) {

@@ -76,6 +76,17 @@ TEST_F(View, ShowsWhatIsGotReadyBeforeTheFirstStep) {
   EXPECT_EQ(view_.preparing_line(), std::nullopt);
 }
 
+TEST_F(View, AJobsBatchesAreCountedBetweenItsLines) {
+  write_steps(2);
+  view_.refresh();
+  RunStatus job{"x", "running", {}, {}};
+  job.nodes.push_back({"trainer/0", 1, "train", 4, "batch 4 of 5", 0});
+  view_.take(job, start_ + 7s);
+  const std::string shown = text({100, 24, false, true}, start_ + 14s);
+  EXPECT_NE(shown.find("step 4 of 5"), std::string::npos) << shown;
+  EXPECT_NE(shown.find(" 80 %  0:14, 0:03 left"), std::string::npos) << shown;
+}
+
 TEST_F(View, NeverExceedsTheTerminal) {
   write_steps(4);
   view_.refresh();

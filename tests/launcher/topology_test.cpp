@@ -105,6 +105,8 @@ TEST_F(TopologyFile, NamesLinePathAndWhatWasExpected) {
   expect_fault("/nodes/0/threads", -1, {"nodes[0].threads: expected 0 (planned)"});
   expect_fault("/nodes/0/device", "gpu", {"nodes[0].device: expected \"cpu\", \"cuda\" or \"cuda:N\", found \"gpu\""});
   expect_fault("/sampling/temperature", 0, {"sampling.temperature: expected a number above 0"});
+  expect_fault("/sampling/temperature", 1e-4, {"sampling.temperature: expected a number above 0: 0.001 to 1000"});
+  expect_fault("/sampling/temperature", 1001, {"sampling.temperature: expected"});
   expect_fault("/sampling/top_p", 1.5, {"sampling.top_p"});
   expect_fault("/sampling/max_new_tokens", 0, {"sampling.max_new_tokens"});
   expect_fault("/sampling/stop", Json::array({"a", ""}), {"sampling.stop[1]"});
@@ -180,8 +182,64 @@ TEST_F(TopologyFile, NamesFilesThatAreNotThere) {
   expect_fault("/prompts/file", "broken.jsonl", {"prompts.file: ", "broken.jsonl:1: \"prompt\" is no string"});
   expect_fault("/prompts/held_out", "model", {"prompts.held_out: no file at"});
   std::filesystem::create_directory(folder_ / "empty");
-  expect_fault("/model", "empty", {"holds no config.json"});
+  expect_fault("/model", "empty", {"holds no config.json, and 0 .gguf files"});
+  expect_fault("/model", "train.jsonl", {"model: no model at " + (folder_ / "train.jsonl").string()});
+  expect_fault("/model", "", {"model: expected a Hugging Face folder or a GGUF file, found \"\""});
+  Json json = good_topology();
+  json.erase("model");
+  expect_fault(json, {"model: missing"});
+  expect_fault("/nodes/0/config", {{"model", "absent"}},
+               {"nodes[0].config.model: no model at " + (folder_ / "absent").string()});
   EXPECT_THROW(load_topology(folder_ / "no-such.json", {}, pretend_cast()), std::exception);
+}
+
+TEST_F(TopologyFile, ANodesModelMayBeAFolderWithOneGgufFile) {
+  std::filesystem::create_directory(folder_ / "own");
+  write_text(folder_ / "own/a.gguf", "");
+  Json json = good_topology();
+  json["nodes"][0]["config"]["model"] = "own";
+  EXPECT_EQ(load(json).nodes[0].config["model"], (folder_ / "own").string());
+  write_text(folder_ / "own/b.gguf", "");
+  expect_fault(json, {"nodes[0].config.model: ", "holds no config.json, and 2 .gguf files"});
+}
+
+TEST_F(TopologyFile, AProgramToLaunchWithMustBeThere) {
+  expect_fault("/nodes/3/launch", Json::array({"no-such-program"}),
+               {"nodes[3].launch[0]: no program \"no-such-program\"; expected one in PATH, or a path"});
+  expect_fault("/nodes/3/launch", Json::array({folder_.path().string()}), {"nodes[3].launch[0]: no program"});
+}
+
+TEST_F(TopologyFile, ADeviceThatTheBuildHasNotIsRefused) {
+  Vocabulary words = pretend_cast();
+  words.cuda = false;
+  Json json = good_topology();
+  json["nodes"][3]["device"] = "cuda:1";
+  write_text(folder_ / "t.json", json.dump(2));
+  try {
+    load_topology(folder_ / "t.json", {{}, folder_.path(), 8}, words);
+    ADD_FAILURE() << "taken";
+  } catch (const ConfigErrors& error) {
+    EXPECT_NE(std::string(error.what()).find("nodes[3].device: this build of troupe has no CUDA; expected \"cpu\""),
+              std::string::npos)
+        << error.what();
+  }
+}
+
+TEST_F(TopologyFile, PromptAndAnswerMustFitTheModel) {
+  Vocabulary words = pretend_cast();
+  words.max_positions = [](const std::string&) { return int64_t{271}; };
+  write_text(folder_ / "t.json", good_topology().dump(2));
+  try {
+    load_topology(folder_ / "t.json", {{}, folder_.path(), 8}, words);
+    ADD_FAILURE() << "taken";
+  } catch (const ConfigErrors& error) {
+    EXPECT_NE(std::string(error.what())
+                  .find("sampling.max_new_tokens: 16 and prompts.max_prompt_tokens, 256, are more "
+                        "than the model's 271 positions"),
+              std::string::npos)
+        << error.what();
+  }
+  load_topology(folder_ / "t.json", {{"prompts.max_prompt_tokens=255"}, folder_.path(), 8}, words);
 }
 
 TEST_F(TopologyFile, AnExternalNodeKeepsItsSettingsAndItsEndpoint) {
@@ -203,7 +261,7 @@ TEST_F(TopologyFile, AnExternalNodeKeepsItsSettingsAndItsEndpoint) {
 TEST_F(TopologyFile, PlacesANodeOnAHostOfItsOwn) {
   Json json = good_topology();
   json["transport"]["control"] = "tcp";
-  json["nodes"][2]["launch"] = {"ip", "netns", "exec", "host; rm -rf /"};  // arguments, never a shell
+  json["nodes"][2]["launch"] = {"env", "netns", "exec", "host; rm -rf /"};  // arguments, never a shell
   json["nodes"][2]["bind"] = "10.0.0.2:5555";
   json["nodes"][2]["advertise"] = "gateway:6000";
   EXPECT_EQ(load(json).nodes[2].launch.back(), "host; rm -rf /");

@@ -183,5 +183,17 @@ TEST(FreeRunning, SurvivesAKilledLearnerActorAndConductor) {
   expect_every_step_has_its_line(run);
 }
 
+// Its successor has the actors go back to an earlier version: answers under way for later steps may not go on with it.
+TEST(FreeRunning, AConductorThatDiesWhileAnswersAreUnderWayDiesOnce) {
+  TroupeRun run("free-back", "grpo-tiny-async.json",
+                settings(2, {"run.deterministic=false", "sampling.max_new_tokens=24", "sampling.ignore_eos=true"}),
+                std::string("actor#*:generate:*:delay=20;conductor/0:journal.synced:3:kill"));
+  ASSERT_EQ(run.wait(240), 0) << run.output();
+  EXPECT_NE(run.output().find("started conductor/0, incarnation 2"), std::string::npos) << run.output();
+  EXPECT_EQ(run.output().find("started conductor/0, incarnation 3"), std::string::npos) << run.output();
+  expect_lags(run, 2, false);
+  expect_every_step_has_its_line(run);
+}
+
 }  // namespace
 }  // namespace troupe

@@ -286,7 +286,9 @@ TEST(Chat, AWrongModelIsOneClearLine) {
   refused({"--weight", "dpo", "--hidden_size", "640"}, "out holds dpo_640_moe.pth");
   refused({"--load_from", kModel, "--lora_weight", "medical"},
           "out/lora/medical_32.pth: no such weights (chosen by --lora_weight)");
-  refused({"--load_from", kModel, "--device", "moon"}, "--device: 'moon'");
+  for (const std::string device : {"moon", "meta"})
+    refused({"--load_from", kModel, "--device", device}, "--device: device '" + device + "', expected \"cpu\"");
+  if (!at::hasCUDA()) refused({"--load_from", kModel, "--device", "cuda"}, "--device: device 'cuda', but");
 }
 
 // ---- eval's talks ---------------------------------------------------------------------------------------------------

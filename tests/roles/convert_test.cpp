@@ -233,6 +233,38 @@ TEST(Convert, WhatCannotBeIsOneClearLine) {
   EXPECT_FALSE(fs::exists(folder / "x"));
 }
 
+// Nothing of what a user keeps is lost: neither foreign files in the folder nor what is converted.
+TEST_F(NativeFiles, WriteOverNoOtherFilesAndNotOverThemselves) {
+  put("full_sft_32.pth", minimind_config(32, 1, false));
+  expect_refused({"--to", "."}, "holds model, which is no part of a model; expected a new folder or one with a model");
+  expect_refused({"--to", "out"}, "out holds full_sft_32.pth, which is no part of a model");
+  expect_refused({"--to", "model"}, "--to model: is what is converted");
+  expect_refused({"--to", "model/../out/full_sft_32.pth"}, "is what is converted");
+  expect_done(words({"--to", "hf"}), folder_.path());
+  const std::string before = text_of(folder_ / "hf/model.safetensors");
+  for (const std::string to : {"hf", "hf/", "./hf"}) {
+    const Ended ended = call({"convert", "--load-from", "hf", "--to", to, "--dtype", "bf16"}, "", folder_.path());
+    EXPECT_EQ(ended.code, 1);
+    EXPECT_EQ(ended.err, "troupe: --to " + to + ": is what is converted; expected another place\n");
+  }
+  EXPECT_EQ(text_of(folder_ / "hf/model.safetensors"), before);
+  EXPECT_FALSE(fs::exists(folder_ / "model/config.json"));
+}
+
+TEST(TinyModel, IsMadeOverNoOtherFiles) {
+  ScratchFolder folder;
+  const std::vector<std::string> words{"data", "tiny-model", "--steps", "0", "--hidden", "16", "--to", "tiny"};
+  for (int i = 0; i < 2; ++i) {  // over its own output as well
+    const Ended ended = call(words, "", folder.path());
+    EXPECT_EQ(ended.code, 0) << ended.err;
+  }
+  write_text(folder / "tiny/notes.txt", "mine");
+  const Ended ended = call(words, "", folder.path());
+  EXPECT_EQ(ended.code, 1);
+  EXPECT_NE(ended.err.find("tiny holds notes.txt, which is no part of a model"), std::string::npos) << ended.err;
+  EXPECT_EQ(text_of(folder / "tiny/notes.txt"), "mine");
+}
+
 // ---- for open_converted.py ------------------------------------------------------------------------------------------
 
 // Converts a model in every way into the folder that the environment names; the Python test opens the results.

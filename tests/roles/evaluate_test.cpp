@@ -163,6 +163,11 @@ TEST(Eval, WhatIsWrongIsOneClearLine) {
           "the model's context of 512");
   refused({"--mode", "perplexity", "--data", kFolder / "text.txt", "--max-length", "8", "--stride", "8"},
           "--stride: 8");
+  // Not after the measurement: nothing is loaded yet.
+  refused({"--mode", "perplexity", "--data", kFolder / "text.txt", "--output", "/nowhere/x.json", "--load-from", "/no"},
+          "--output: /nowhere/x.json cannot be written");
+  refused({"--mode", "choice", "--data", kFolder / "questions.jsonl", "--output", "/tmp", "--load-from", "/no"},
+          "--output: /tmp cannot be written");
   refused({"--mode", "choice", "--data", kFolder / "text.txt"}, "expected a .csv or .jsonl file");
   refused({"--mode", "auto", "--historys", "3"}, "--historys: 3");
   refused({"--mode", "auto", "--load-from", "/nowhere"}, "/nowhere: no such model folder");

@@ -103,6 +103,21 @@ TEST(Faults, ALearnerKilledBetweenStepAndCheckpointEndsWithTheSameBits) {
   expect_unharmed(run);
 }
 
+// Some of the batch's gradients are summed, or its first optimizer step is made: nobody goes on from there.
+TEST(Faults, AnUpdateThatBreaksOffLeavesTheWeightsTheSameBits) {
+  const std::vector<std::string> sets = with(kShort, {"nodes.learner.config.mini_batches=2"});
+  TroupeRun whole("mini-batches", "grpo-tiny-local.json", sets);
+  ASSERT_EQ(whole.wait(), 0) << whole.output();
+  TroupeRun run("broken-off", "grpo-tiny-local.json", sets,
+                "learner/0:microbatch:4:throw;learner/0#2:microbatch:3:throw");
+  ASSERT_EQ(run.wait(), 0) << run.output();
+  EXPECT_NE(run.log_of("learner/0").find("update step 2 broke off: fault on purpose"), std::string::npos)
+      << run.log_of("learner/0");
+  EXPECT_NE(run.output().find("started learner/0, incarnation 3"), std::string::npos) << run.output();
+  EXPECT_EQ(run.output().find("started conductor/0, incarnation 2"), std::string::npos) << run.output();
+  EXPECT_EQ(run.weights_digest(), whole.weights_digest());
+}
+
 // ---- stopped and hung -----------------------------------------------------------------------------------------------
 
 class HeldUp : public ::testing::TestWithParam<const char*> {};
@@ -128,7 +143,7 @@ INSTANTIATE_TEST_SUITE_P(AtAPoint, HeldUp,
                          [](const auto& info) { return "Case" + std::to_string(info.index); });
 
 TEST(Faults, AZombieIsDeadBeforeItIsReplacedAndWakingItChangesNothing) {
-  TroupeRun run("zombie", "grpo-tiny-local.json", with(kShort, {"restarts.lease_s=2"}),
+  TroupeRun run("zombie", "grpo-tiny-local.json", with(kShort, {"restarts.lease_s=5"}),
                 "conductor/0:journal.sync:2:stop");
   ASSERT_TRUE(run.wait_for("conductor/0: no "));
   const pid_t zombie = run.pid_of("conductor/0");

@@ -76,6 +76,25 @@ TEST_F(JobProcesses, AnyRanksMalformedLineIsNamedAndCounted) {
   EXPECT_LT(summary.at("eval_loss_after"), summary.at("eval_loss_before"));
 }
 
+// The folder is called as the outputs are, so a second try of a command finds the finished job's.
+TEST_F(JobProcesses, AJobThatCannotBeginLeavesTheFinishedOneAsItIs) {
+  ASSERT_EQ(run("done", {"--batch_size", "4"}), 0) << log("done");
+  std::map<std::string, std::string> before;
+  for (const char* file : {"summary.json", "job.json", "metrics.jsonl", "report.html"})
+    before[file] = bytes_of(home_ / "done/run" / file);
+  const auto expect_untouched = [&](const char* flag, const std::string& value, const std::string& about) {
+    fs::remove(home_ / "done/log");
+    EXPECT_EQ(run("done", {flag, value}), 1);
+    EXPECT_NE(log("done").find(about), std::string::npos) << log("done");
+    EXPECT_EQ(log("done").find("step "), std::string::npos) << "figures of the job before:\n" << log("done");
+    for (const auto& [file, bytes] : before) EXPECT_EQ(bytes_of(home_ / "done/run" / file), bytes) << flag << file;
+  };
+  expect_untouched("--data_path", "typo.jsonl", "typo.jsonl");
+  expect_untouched("--eval_path", "typo.jsonl", "typo.jsonl");
+  expect_untouched("--device", "abacus", "--device");
+  expect_untouched("--from_weight", "nowhere", "nowhere");
+}
+
 TEST_F(JobProcesses, AStoppedJobGoesOnToTheSameBits) {
   const std::vector<std::string> settings{"--epochs", "200", "--batch_size", "4", "--nproc", "2"};
   ASSERT_EQ(run("whole", settings), 0) << log("whole");

@@ -315,6 +315,39 @@ TEST_F(Jobs, AStopIsCleanAndLosesNothing) {
   expect_same_bits(home_ / "unstopped/out", home_ / "stopped/out");
 }
 
+TEST_F(Jobs, AStoppedJobsLastLineIsItsLastBatch) {
+  JobRequest request = job<SftJob>("counted", "chat");
+  request.config.log_interval = 100;
+  std::atomic<int> stop{0};
+  std::vector<uint64_t> told;
+  int64_t began = -1;
+  const JobHooks hooks{.on_training = [&](int64_t done) { began = done; },
+                       .on_status =
+                           [&](const RunStatus& status) {
+                             told.push_back(status.nodes.at(0).progress);
+                             stop = told.back() >= 17;
+                           },
+                       .stop_requests = &stop};
+  fs::create_directories(request.config.run_folder);
+  run_job(request, {}, request.config.run_folder, hooks);
+  EXPECT_EQ(began, 0);
+  ASSERT_FALSE(told.empty());
+  EXPECT_EQ(told[0], 1U);
+  EXPECT_EQ(told.back(), 17U);
+  const auto last = [&] { return read_metrics(fs::path(request.config.run_folder) / "metrics.jsonl").back().step; };
+  EXPECT_EQ(last(), 17U);
+  request.config.from_resume = 1;
+  request.config.max_steps = 0;
+  request.config.epochs = 2;
+  request.config.compat = "ref2512";  // whose line at an epoch's end is the last batch but one's
+  stop = 0;
+  told.clear();
+  run_job(request, {}, request.config.run_folder,
+          {.on_training = [&](int64_t done) { began = done; }, .stop_requests = &stop});
+  EXPECT_EQ(began, 17);
+  EXPECT_EQ(last(), 30U);
+}
+
 TEST_F(Jobs, FindingTheLinesOfALargeFileIsShownAndCanBeStopped) {
   const std::string sample = oracle_.at("data").at("chat")[0];
   {
@@ -370,6 +403,13 @@ TEST_F(Jobs, WhatCannotBeUsedIsNamedBeforeAnythingIsTrained) {
   EXPECT_EQ(message([](JobConfig& c) { c.device = "abacus"; }),
             "--device: device 'abacus', expected \"cpu\", \"cuda\" or \"cuda:N\"");
   EXPECT_NE(message([](JobConfig& c) { c.data_path = "nope.jsonl"; }).find("nope.jsonl"), std::string::npos);
+  try {
+    run(job("unusable", "chat", LoraJob{.lora_targets = "q_proj,nope"}));
+    FAIL() << "no error";
+  } catch (const std::invalid_argument& error) {
+    EXPECT_STREQ(error.what(),
+                 "--lora_targets: 'nope', expected names of q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj");
+  }
 }
 
 TEST_F(Jobs, SettingsOutOfRangeAreNamed) {

@@ -72,6 +72,37 @@ TEST(JournalCommand, SummarisesAndExportsEverySample) {
   EXPECT_NEAR(rewards, expected_rewards, 1e-4);
 }
 
+TEST(JournalCommand, ExportsIntoDevicesAndWhereLinksLead) {
+  const Copy copy;
+  const fs::path file = copy.run() / "samples.jsonl", link = copy.run() / "link", full = copy.run() / "full";
+  write_text(file, "old");
+  fs::create_symlink("samples.jsonl", link);
+  EXPECT_EQ(copy.journal({"--export", link.string()}).code, 0);
+  EXPECT_TRUE(fs::is_symlink(link));
+  EXPECT_GT(fs::file_size(file), 1000u);
+  fs::create_symlink("/dev/full", full);  // never the device itself: a fault would replace it
+  const Ended ended = copy.journal({"--export", full.string()});
+  EXPECT_EQ(ended.code, 1);
+  EXPECT_NE(ended.err.find("full: cannot be written to its end"), std::string::npos) << ended.err;
+  EXPECT_TRUE(fs::is_symlink(full));
+  EXPECT_NE(copy.journal({"--export", copy.run()}).err.find("is a folder, expected a file"), std::string::npos);
+  for (const auto& entry : fs::directory_iterator(copy.run())) EXPECT_NE(entry.path().extension(), ".tmp");
+}
+
+// Beside the journal: the other commands that write into a folder of the user's choice.
+TEST(ExportAndReplay, WriteOverNoRun) {
+  const Copy copy;
+  const std::string run = copy.run().string();
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
+           {"export", run, "--to", run}, {"replay", run, "--step", "1", "--export", run}}) {
+    const Ended ended = call(words);
+    EXPECT_EQ(ended.code, 1);
+    EXPECT_NE(ended.err.find(run + " holds .lock, which is no part of a model"), std::string::npos) << ended.err;
+    EXPECT_TRUE(fs::exists(copy.segment()));
+  }
+  EXPECT_EQ(call({"export", run, "--to", run + "/export"}).code, 0) << "a run's own export may be written again";
+}
+
 TEST(JournalCommand, NamesSegmentAndOffsetOfDamageAndFails) {
   const Copy copy;
   flip(copy.segment(), 200);

@@ -7,8 +7,11 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "core/metrics/metric_names.hpp"
 #include "core/metrics/metrics_log.hpp"
 #include "core/metrics/summary.hpp"
+#include "roles/evaluation.hpp"
+#include "roles/ledger.hpp"
 #include "tests/roles/run_fixture.hpp"
 #include "tests/support/alive.hpp"
 
@@ -38,6 +41,50 @@ TEST(Run, OverTcpWithKeysEndsWithTheSameBits) {
   TroupeRun run("tcp", "grpo-tiny-local.json", {kStepsSet, "transport.control=tcp"});
   EXPECT_EQ(run.wait(), 0) << run.output();
   expect_same_as_undisturbed(run);
+}
+
+TEST(Run, EveryMetricItWritesIsKnown) {
+  for (const StepMetrics& line : read_metrics(undisturbed(kSteps).folder() / "metrics.jsonl"))
+    for (const auto& [name, value] : line.values) EXPECT_NE(find_metric(name), nullptr) << name;
+}
+
+TEST(Evaluation, AnAnswerIsRightWhereEveryRuleThatJudgesSaysSo) {
+  const Scores scores{.scores = {0.9}, .parts = {{"numeric", {1}}, {"overlong", {-0.5}}, {"tags", {0.75}}}};
+  EXPECT_TRUE(is_right(scores, "", {"overlong", "tags"}));
+  EXPECT_FALSE(is_right(scores, "", {"overlong"}));
+  EXPECT_FALSE(is_right(scores, "", {}));
+  EXPECT_TRUE(is_right(scores, "numeric", {}));
+  EXPECT_FALSE(is_right(scores, "tags", {"tags"}));
+  EXPECT_THROW(is_right(scores, "exact", {}), std::runtime_error);
+}
+
+TEST(Evaluation, WhereNoRuleJudgesTheScoreDoes) {
+  EXPECT_FALSE(is_right({.scores = {0.9}}, "", {}));
+  EXPECT_TRUE(is_right({.scores = {1}}, "", {}));
+  EXPECT_FALSE(is_right({.scores = {0.5}, .parts = {{"length", {1}}}}, "", {"length"}));
+}
+
+TEST(Evaluation, APenaltyBesideARuleDoesNotMakeEveryAnswerWrong) {
+  TroupeRun run("penalty", "grpo-tiny-standalone.json",
+                {"nodes.conductor.config.steps=1", "nodes.conductor.config.evaluation.rule=",
+                 R"(nodes.reward.config.rules=[{"type": "contains", "texts": ["sorry"], "require": "none"},)"
+                 R"({"type": "overlong", "buffer_tokens": 6}])"});
+  ASSERT_EQ(run.wait(), 0) << run.output();
+  EXPECT_EQ(read_summary(run.folder()).value("accuracy_before", -1.0), 1);
+}
+
+TEST(Run, AnExpectedAnswerThatNoRuleCanReadIsNamedBeforeTheFirstStep) {
+  const std::string file = (TinyWorld::get().folder / "unreadable.jsonl").string();
+  std::ofstream(file) << R"({"prompt": "What is 2 + 3?", "answer": "5"})"
+                      << "\n\n"
+                      << R"({"prompt": "What is 2 + 2?", "answer": "four"})"
+                      << "\n";
+  for (const std::string key : {"prompts.file", "prompts.held_out"}) {
+    TroupeRun run("unreadable-" + key, "grpo-tiny-standalone.json", {kStepsSet, key + "=" + file});
+    EXPECT_EQ(run.wait(), 1) << run.output();
+    EXPECT_NE(run.output().find(file + ":3: rule 'numeric'"), std::string::npos) << run.output();
+    EXPECT_NE(run.output().find("failed after 0 steps"), std::string::npos) << run.output();
+  }
 }
 
 TEST(Run, OneActorAndThreeEndWithTheSameBits) {
@@ -112,7 +159,7 @@ TEST(Fault, ALearnerWithoutACheckpointIsFedFromTheJournal) {
 }
 
 TEST(Fault, AStoppedRoleIsNamedAndReplacedWithinItsLease) {
-  TroupeRun run("stopped-role", "grpo-tiny-local.json", {kStepsSet, "restarts.lease_s=2"});
+  TroupeRun run("stopped-role", "grpo-tiny-local.json", {kStepsSet, "restarts.lease_s=5"});
   ASSERT_TRUE(run.wait_for_step(2));
   const pid_t stopped = run.pid_of("learner/0");
   ::kill(stopped, SIGSTOP);
@@ -166,6 +213,30 @@ TEST(Run, CtrlCStopsWithACheckpointAndResumeEndsWithTheSameBits) {
   run.resume();
   EXPECT_EQ(run.wait(), 0) << run.output();
   expect_same_as_undisturbed(run);
+}
+
+// Draws are numbered by what a step takes: another number would use some of them twice.
+TEST(Run, ResumeRefusesAnotherBatchAndTakesMoreSteps) {
+  TroupeRun run("changed", "grpo-tiny-local.json", {"nodes.conductor.config.steps=2"});
+  ASSERT_EQ(run.wait(), 0) << run.output();
+  for (const char* set : {"nodes.conductor.config.group_size=4", "nodes.conductor.config.prompts_per_update=4",
+                          "nodes.learner.config.lora.rank=4"}) {
+    run.resume({"--set", "nodes.conductor.config.steps=3", "--set", set});
+    EXPECT_EQ(run.wait(), 1) << run.output();
+    EXPECT_NE(run.output().find("has begun with another nodes."), std::string::npos) << run.output();
+  }
+  const std::filesystem::path moved = run.folder().parent_path() / "moved";
+  std::filesystem::copy(run.folder(), moved, std::filesystem::copy_options::recursive);
+  EXPECT_TRUE(check_ledger(moved).violations.empty()) << "a folder may be moved";
+  run.resume({"--set", "nodes.conductor.config.steps=3", "--set", "nodes.learner.config.lr=1e-6"});
+  EXPECT_EQ(run.wait(), 0) << run.output();
+  EXPECT_EQ(run.steps_ended(), 3u);
+}
+
+TEST(Run, ARoleThatCannotBeMadeEndsAStandaloneRunAtOnce) {
+  TroupeRun run("standalone-failing", "grpo-tiny-standalone.json", {"nodes.learner.config.model=/nowhere"});
+  EXPECT_EQ(run.wait(), 1) << run.output();
+  EXPECT_NE(run.output().find("/nowhere"), std::string::npos) << run.output();
 }
 
 TEST(Fault, ATornCheckpointIsNeverLoaded) {

@@ -153,8 +153,9 @@ WeightsTaken SimulatedActor::handle(const TakeWeights& m) {
   process_.sleep(Millis(1 + world_.below(3)));
   if (m.manifest.version == version_) return {.version = version_};
   for (auto it = answering_.begin(); it != answering_.end();) {
-    if (it->second.request.exact) it->second.responder.fail(failure_code::kStaleWeights, "weights replaced");
-    it = it->second.request.exact ? answering_.erase(it) : std::next(it);
+    const bool withdrawn = it->second.request.exact || m.manifest.version < version_;
+    if (withdrawn) it->second.responder.fail(failure_code::kStaleWeights, "weights replaced");
+    it = withdrawn ? answering_.erase(it) : std::next(it);
   }
   if (m.manifest.location == kBaseLocation) {
     version_ = 0;

@@ -9,12 +9,13 @@
 
 namespace troupe::simulation {
 
-// What is run; the final weights depend on this alone.
+// What is run; the final weights of a deterministic run depend on this alone.
 struct Workload {
   int64_t actors = 2;
   int64_t max_staleness = 0;
   int64_t steps = 4;
   int64_t checkpoint_every = 2;
+  bool deterministic = true;
   auto operator<=>(const Workload&) const = default;
 };
 
@@ -38,7 +39,7 @@ struct Outcome {
 
 // Plays it and checks:
 //   - the run ends, within two minutes of virtual time after its last fault
-//   - final weights are those of the undisturbed run
+//   - final weights are those of the undisturbed run, where it is deterministic
 //   - every sample stands in exactly one step of the journal, steps are 1 .. N
 //   - no step was trained with two different batches, none before its batch was durable
 //   - after a last power cut journal and checkpoint still hold the whole run

@@ -82,8 +82,8 @@ TEST_F(Prompts, ByteOrderMarkCrlfAndEmptyLinesAreTolerated) {
 TEST_F(Prompts, MalformedLinesAreErrorsWithTheirLine) {
   const std::string good = "{\"prompt\": \"a\"}\n";
   expect_error(good + "{\"prompt\": }", ":2:12");
-  expect_error(good + "[1]", ":2: neither");
-  expect_error(good + "{\"question\": \"a\"}", ":2: neither \"prompt\", \"messages\" and \"conversations\"; expected");
+  expect_error(good + "[1]", ":2: none of");
+  expect_error(good + "{\"question\": \"a\"}", ":2: none of \"prompt\", \"messages\" and \"conversations\"; expected");
   expect_error(good + "{\"prompt\": \"a\", \"messages\": []}", ":2: more than one of");
   expect_error(good + "{\"conversations\": \"a\"}", ":2: \"conversations\" is no list");
   expect_error(good + R"({"conversations": [{"role": "assistant", "content": "x"}]})", ":2: the last of");

@@ -128,7 +128,20 @@ TEST(WriteFileAtomically, LeavesOldOrNewAtEveryFailureAndCrash) {
         break;
       }
       EXPECT_TRUE(now == "old" || now == "new and longer") << now;
+      EXPECT_TRUE(crash || !disk.exists("d/f.tmp")) << call;
     }
+}
+
+TEST(WriteFileAtomically, SaysThatAFolderIsInItsPlace) {
+  const ScratchFolder scratch;
+  real_disk().create_dirs(scratch / "f");
+  try {
+    write_file_atomically(real_disk(), scratch / "f", "new");
+    FAIL();
+  } catch (const DiskError& e) {
+    EXPECT_EQ(e.what(), "cannot replace " + (scratch / "f").string() + ": Is a directory");
+  }
+  EXPECT_EQ(real_disk().list(scratch.path()), std::vector<std::string>{"f"});
 }
 
 TEST(ReplaceFolder, TakesThePlaceOfAFullFolder) {

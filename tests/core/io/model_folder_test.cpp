@@ -312,6 +312,49 @@ TEST(SaveModel, LeavesTheOldFolderWhenItFails) {
   EXPECT_THROW(save_model(real_disk(), scratch / "out", a.config, part, at::kFloat, {}), std::runtime_error);
 }
 
+TEST(SaveModel, ReplacesAModelAndNothingElse) {
+  const ScratchFolder scratch;
+  const auto out = scratch / "out";
+  const LoadedModel model = load_model(kModels / "llama", at::kFloat);
+  const auto tokenizer = [](const std::filesystem::path& aside) {
+    write_file(real_disk(), aside / "vocab.json", "{}");
+  };
+  const auto save = [&](uint64_t max_shard_bytes) -> std::string {
+    try {
+      save_model(real_disk(), out, model.config, model.weights, at::kFloat, tokenizer, max_shard_bytes);
+    } catch (const std::exception& e) {
+      return e.what();
+    }
+    return "";
+  };
+  std::filesystem::create_directory(out);
+  EXPECT_EQ(save(20'000), "");  // shards and their index
+  EXPECT_EQ(save(UINT64_MAX), "");
+  const std::string expected = "; expected a new folder or one with a model";
+  for (const char* name : {"notes.txt", "io.safetensors", "model.gguf", "README.md"}) {
+    write_file(real_disk(), out / name, "mine");
+    EXPECT_EQ(save(UINT64_MAX), out.string() + " holds " + name + ", which is no part of a model" + expected);
+    EXPECT_EQ(read_file(real_disk(), out / name), "mine");
+    real_disk().remove_all(out / name);
+  }
+  real_disk().create_dirs(out / "model.safetensors.d");
+  EXPECT_NE(save(UINT64_MAX).find("holds model.safetensors.d, which"), std::string::npos);
+  real_disk().remove_all(out / "model.safetensors.d");
+  for (const char* suffix : {".tmp", ".old"}) {  // what a crash leaves is removed, what somebody named so is not
+    const std::filesystem::path beside = out.string() + suffix;
+    std::filesystem::copy(out, beside);
+    write_file(real_disk(), beside / "notes.txt", "mine");
+    EXPECT_NE(save(UINT64_MAX).find(beside.string() + " holds notes.txt"), std::string::npos);
+    real_disk().remove_all(beside / "notes.txt");
+    EXPECT_EQ(save(UINT64_MAX), "");
+    real_disk().remove_all(beside);
+  }
+  real_disk().remove_all(out);
+  write_file(real_disk(), out, "a file");
+  EXPECT_EQ(save(UINT64_MAX), out.string() + " is no folder" + expected);
+  EXPECT_EQ(read_file(real_disk(), out), "a file");
+}
+
 TEST(SaveModel, MiniMindIsWrittenAsTheArchitectureThatItIs) {
   DecoderConfig c = load_config(kModels / "llama");
   c.family = "minimind";
@@ -350,6 +393,15 @@ TEST(Adapter, GivesBackWhatWasSaved) {
   EXPECT_EQ(back.base, "models/base");
   ASSERT_EQ(back.weights.size(), 4u);
   for (const auto& [name, tensor] : adapter.weights) EXPECT_TRUE(at::equal(back.weights.at(name), tensor));
+}
+
+TEST(Adapter, ReplacesAnAdapterAndNothingElse) {
+  const ScratchFolder scratch;
+  save_adapter(real_disk(), scratch / "a", sample_adapter(), at::kFloat);
+  save_adapter(real_disk(), scratch / "a", sample_adapter(), at::kFloat);
+  write_file(real_disk(), scratch / "a/notes.txt", "mine");
+  EXPECT_THROW(save_adapter(real_disk(), scratch / "a", sample_adapter(), at::kFloat), std::runtime_error);
+  EXPECT_EQ(read_file(real_disk(), scratch / "a/notes.txt"), "mine");
 }
 
 TEST(Adapter, RefusesWhatIsNoPlainLora) {

@@ -75,6 +75,17 @@ TEST(MetricsLog, AResumeCutsATornLineAlsoWhenAllStepsAreKept) {
   EXPECT_EQ(read_metrics(file).size(), 2u);
 }
 
+// As a power cut can leave it: zeros in the middle, whole lines behind.
+TEST(MetricsLog, WhatIsDamagedIsCutOff) {
+  const ScratchFolder folder;
+  const auto file = folder / "metrics.jsonl";
+  EXPECT_FALSE(cut_damaged_metrics(file)) << "there is none";
+  write_text(file, "{\"step\":1}\n{\"step\":2}\n" + std::string(10, '\0') + "\n{\"step\":4}\n{\"st");
+  EXPECT_TRUE(cut_damaged_metrics(file));
+  EXPECT_EQ(read_metrics(file).size(), 2u);
+  EXPECT_FALSE(cut_damaged_metrics(file));
+}
+
 TEST(MetricsLog, NamesFileAndLineOfWhatIsNoStep) {
   const ScratchFolder folder;
   const auto file = folder / "metrics.jsonl";

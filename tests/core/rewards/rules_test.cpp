@@ -54,6 +54,14 @@ TEST(Rules, AddUpWithTheirWeights) {
             (std::vector<std::pair<std::string, double>>{{"numeric", 1.0}, {"format", 0.25}, {"no apology", -0.5}}));
 }
 
+TEST(Rules, ThoseThatShapeTheRewardDoNotJudge) {
+  const RuleSet set = rules(R"({"rules": [
+    {"type": "contains", "texts": ["5"]}, {"type": "numeric", "weight": 0}, {"type": "tags"},
+    {"type": "length", "name": "brief", "max_tokens": 20}, {"type": "overlong", "buffer_tokens": 20},
+    {"type": "contains", "name": "apology", "texts": ["sorry"], "weight": -0.5}]})");
+  EXPECT_EQ(set.shaping(), (std::set<std::string>{"apology", "brief", "overlong"}));
+}
+
 TEST(Rules, NumericTakesTheNumberFromItsPlace) {
   const std::string response = "First 7, then 2 + 3 = 5 apples of 9. \\boxed{11} <answer>about 13</answer> 15";
   const auto expect = [&](const std::string& extract, const std::string& number) {
