@@ -4,6 +4,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "core/io/disk.hpp"
 #include "core/metrics/metrics_log.hpp"
 #include "core/metrics/summary.hpp"
 #include "launcher/commands.hpp"
@@ -48,6 +49,14 @@ bool tell_if_done(const Topology& topology, const std::filesystem::path& folder)
   return true;
 }
 
+// `now` holds what `before` held: it may have moved, with a run that goes on elsewhere.
+bool moved(const std::filesystem::path& before, const std::filesystem::path& now) {
+  namespace fs = std::filesystem;
+  if (!fs::exists(before) || fs::equivalent(before, now)) return true;
+  return fs::is_regular_file(before) && fs::is_regular_file(now) && fs::file_size(before) == fs::file_size(now) &&
+         read_file(real_disk(), before, UINT64_MAX) == read_file(real_disk(), now, UINT64_MAX);
+}
+
 // What is journalled was made with these: another value would use samples twice, or fit no checkpoint. The rest of a
 // topology may change: it holds from the first step on that is trained after the last checkpoint.
 void check_same_run(const Topology& before, const Topology& now, const std::filesystem::path& folder) {
@@ -61,14 +70,15 @@ void check_same_run(const Topology& before, const Topology& now, const std::file
       changed += (changed.empty() ? "" : ", ") + path + " (" + old.dump() + ", given " + given.dump() + ")";
   };
   compare("run.seed", before.run.seed, now.run.seed);
-  compare("model", *before.model, *now.model);
+  if (!moved(*before.model, *now.model)) compare("model", *before.model, *now.model);
+  if (!moved(*before.prompts.file, *now.prompts.file)) compare("prompts.file", *before.prompts.file, *now.prompts.file);
   const Json prompts(to_json(before.prompts)), given(to_json(now.prompts));
-  for (const char* key : {"file", "max_prompt_tokens", "system"})
+  for (const char* key : {"max_prompt_tokens", "system"})
     compare(std::string("prompts.") + key, prompts.at(key), given.at(key));
   for (const NodeSection& node : before.nodes) {
     const auto same = std::ranges::find(now.nodes, *node.name, [](const NodeSection& other) { return *other.name; });
     if (same == now.nodes.end()) continue;
-    for (const char* key : {"group_size", "prompts_per_update", "lora", "model"})
+    for (const char* key : {"group_size", "prompts_per_update", "lora"})
       if (node.config.contains(key) && same->config.contains(key))
         compare("nodes." + *node.name + ".config." + key, node.config[key], same->config[key]);
   }
@@ -119,8 +129,7 @@ void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& w
     wait_without_spinning();
     const Topology topology = load_topology(folder / "topology.json", {arguments->overrides, {}, 0}, words);
     if (tell_if_done(topology, folder)) return;
-    if (!arguments->overrides.empty())
-      check_same_run(load_topology(folder / "topology.json", {{}, {}, 0}, words), topology, folder);
+    if (!arguments->overrides.empty()) check_same_run(read_run_topology(folder), topology, folder);
     exit_code = play(topology, folder, arguments->plain, calls, words);
   });
 }

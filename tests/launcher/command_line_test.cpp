@@ -313,7 +313,17 @@ TEST_F(CommandLine, ResumeRefusesWhatIsNotTheSameRun) {
   };
   refused("run.seed=99", "has begun with another run.seed (3, given 99)");
   refused("prompts.max_prompt_tokens=3", "prompts.max_prompt_tokens (256, given 3)");
-  EXPECT_EQ(call({"resume", "r", "--set", "nodes.conductor.config.steps=6", "--set", "restarts.limit=7"}).code, 0);
+  const std::string prompts = *read_run_topology(folder_ / "r").prompts.file;
+  write_text(folder_ / "others.jsonl", text_of(prompts) + "{\"prompt\": \"one more\", \"answer\": \"1\"}\n");
+  refused("prompts.file=others.jsonl", "prompts.file (");
+  write_text(folder_ / "copy.jsonl", text_of(prompts));
+  EXPECT_EQ(call({"resume", "r", "--set", "nodes.conductor.config.steps=6", "--set", "restarts.limit=7", "--set",
+                  "prompts.file=copy.jsonl"})
+                .code,
+            0);
+  std::filesystem::remove(folder_ / "copy.jsonl");  // moved on
+  EXPECT_EQ(call({"resume", "r", "--set", "nodes.conductor.config.steps=7", "--set", "prompts.file=" + prompts}).code,
+            0);
 }
 
 TEST_F(CommandLine, StatusAndStopReachARunningRun) {
