@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -17,7 +16,6 @@
 #include "launcher/run_folder.hpp"
 #include "launcher/spawn.hpp"
 #include "launcher/stop_signals.hpp"
-#include "launcher/terminal.hpp"
 
 namespace troupe {
 namespace {
@@ -86,32 +84,16 @@ class OtherRanks {
   std::vector<std::string> logs_;
 };
 
-constexpr int kForced = 130;
-std::atomic<bool> forced{false};
-struct sigaction counting {};  // the handler of catch_stop_signals()
-
-// That handler ends a process at once at the second signal. Here the summary is closed first; a third does not wait.
-void on_stop_signal(int number) {
-  if (stop_requests() == 1 && !forced.exchange(true)) return;
-  counting.sa_handler(number);
-}
-
 // Tells what a stop request leads to, and ends the process at a second one, after calling `close`.
 std::jthread watch_stop_signals(RunDisplay& display, const std::atomic<bool>& training, std::function<void()> close) {
-  catch_stop_signals();
-  struct sigaction action {};
-  sigaction(SIGINT, nullptr, &counting);
-  action.sa_handler = on_stop_signal;
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
+  catch_stop_signals(SecondStop::kCaller);
   return std::jthread([&display, &training, close = std::move(close)](const std::stop_token& ended) {
     for (StopNotice notice; !ended.stop_requested(); std::this_thread::sleep_for(std::chrono::milliseconds(20))) {
       if (training) notice.tell(display);
-      if (!forced) continue;
-      display.event("stopping at once");
-      if (live_terminal()) restore_terminal();
+      if (stop_requests() < 2) continue;
+      if (!training) display.event("stopping at once");
       close();
-      _exit(kForced);
+      end_by_force();
     }
   });
 }

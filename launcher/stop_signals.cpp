@@ -19,22 +19,23 @@ constexpr int kForced = 130;
 
 // What a signal handler may touch.
 std::atomic<int> requests{0};
+std::atomic<int> last_request{2};  // the process ends with it
 std::atomic<Supervisor*> running_supervisor{nullptr};
 
 void on_stop_signal(int) {
   const int count = ++requests;
   if (Supervisor* supervisor = running_supervisor) {
     supervisor->request_stop("on request");
-  } else if (count >= 2) {  // one process: nobody else could end it
-    restore_terminal();
-    _exit(kForced);
+  } else if (count >= last_request) {  // one process: nobody else could end it
+    end_by_force();
   }
 }
 
 }  // namespace
 
-void catch_stop_signals() {
+void catch_stop_signals(SecondStop second) {
   requests = 0;
+  last_request = second == SecondStop::kHandler ? 2 : 3;
   struct sigaction action {};
   action.sa_handler = on_stop_signal;
   sigemptyset(&action.sa_mask);
@@ -48,6 +49,11 @@ void catch_stop_signals() {
 
 const std::atomic<int>& stop_requests() {
   return requests;
+}
+
+void end_by_force() {
+  if (live_terminal()) restore_terminal();
+  _exit(kForced);
 }
 
 StopsSupervisor::StopsSupervisor(Supervisor& supervisor) {

@@ -10,9 +10,16 @@ namespace troupe {
 class RunDisplay;
 class Supervisor;
 
+// Who ends the process at the second request, where no supervisor does.
+enum class SecondStop {
+  kHandler,  // the signal handler, at once
+  kCaller,   // who watches stop_requests() and has something to close; the handler at a third
+};
 // Counts SIGINT, SIGTERM and (unless it is ignored: nohup) SIGHUP from now on, from 0; ignores SIGPIPE.
-void catch_stop_signals();
+void catch_stop_signals(SecondStop second = SecondStop::kHandler);
 const std::atomic<int>& stop_requests();
+// Ends the process with 130, the terminal as it was. Also in a signal handler.
+[[noreturn]] void end_by_force();
 
 // While it lives, stop requests go to the supervisor too; one that came before is passed on.
 class StopsSupervisor {

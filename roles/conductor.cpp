@@ -41,8 +41,9 @@ Conductor::Conductor(const RoleSetting& setting, Context& context)
 }
 
 std::vector<TokenizedPrompt> Conductor::read(const std::string& file) const {
-  if (rules_) check_expected_answers(file, *rules_, setting_.topology.sampling.max_new_tokens);
-  return read_tokenized_prompts(file, tokenizer_, setting_.topology.prompts);
+  std::vector<TokenizedPrompt> prompts = read_tokenized_prompts(file, tokenizer_, setting_.topology.prompts);
+  if (rules_) check_expected_answers(prompts, file, *rules_, setting_.topology.sampling.max_new_tokens);
+  return prompts;
 }
 
 void Conductor::run(Context&) {

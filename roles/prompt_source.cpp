@@ -27,13 +27,14 @@ std::vector<TokenizedPrompt> read_tokenized_prompts(const std::filesystem::path&
                                std::to_string(section.max_prompt_tokens));
     if (ids.empty())
       throw std::runtime_error(file.string() + ":" + std::to_string(prompt.line) + ": the prompt has no token");
-    out.push_back({ids, prompt.text, prompt.answer});
+    out.push_back({ids, prompt.text, prompt.answer, prompt.line});
   }
   return out;
 }
 
-void check_expected_answers(const std::filesystem::path& file, const RuleSet& rules, int64_t max_new_tokens) {
-  for (const Prompt& prompt : read_prompts(file).prompts) {
+void check_expected_answers(const std::vector<TokenizedPrompt>& prompts, const std::filesystem::path& file,
+                            const RuleSet& rules, int64_t max_new_tokens) {
+  for (const TokenizedPrompt& prompt : prompts) {
     try {  // an empty response scores low, unless a rule can't be computed for this prompt at all
       rules.score({.prompt = prompt.text, .answer = prompt.answer, .response = "", .max_new_tokens = max_new_tokens});
     } catch (const std::runtime_error& error) {

@@ -17,6 +17,7 @@ struct TokenizedPrompt {
   std::vector<int32_t> ids;
   std::string text;
   std::string answer;
+  int64_t line = 0;  // of its file
 };
 
 // Reads a prompt file and renders every line through the model's chat template (without one: the plain text, with the
@@ -25,8 +26,9 @@ struct TokenizedPrompt {
 std::vector<TokenizedPrompt> read_tokenized_prompts(const std::filesystem::path& file, const Tokenizer& tokenizer,
                                                     const PromptsSection& section);
 
-// Before the first answer is there to be scored: every rule reads every expected answer of a prompt file. Throws
-// std::runtime_error naming file and line of a prompt that can't be scored, and the rule; and as read_prompts does.
-void check_expected_answers(const std::filesystem::path& file, const RuleSet& rules, int64_t max_new_tokens);
+// Before the first answer is there to be scored: every rule reads every expected answer. Throws std::runtime_error
+// naming the prompts' file and line of one that can't be scored, and the rule.
+void check_expected_answers(const std::vector<TokenizedPrompt>& prompts, const std::filesystem::path& file,
+                            const RuleSet& rules, int64_t max_new_tokens);
 
 }  // namespace troupe
