@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/native/CPUBlas.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/models/kernels/rows.hpp"
@@ -19,23 +20,27 @@ namespace cpublas = at::native::cpublas;
 
 // ---- on the tile unit -----------------------------------------------------------------------------------------------
 
-constexpr int64_t kDepth = 512;  // of the inner dimension at once: eight blocks of left and one of right stay in caches
-constexpr int64_t kGroup = 8;    // blocks of rows, and of columns, of a thread's piece of work
-constexpr int64_t kPanel = 128;  // blocks of rows, and of columns, packed at a time
+constexpr int64_t kMostBytes = 120 << 10;  // of a packed block: at once, so much of the inner dimension
+constexpr int64_t kGroup = 8;    // blocks that a thread packs for itself: half of a second-level cache of 2 MiB
+constexpr int64_t kPanel = 128;  // blocks packed at a time for all threads
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
 // Memory that stays a thread's own.
-template <class T>
-T* scratch(int64_t count) {
-  thread_local at::Tensor memory = at::empty({0}, at::kByte);
-  const int64_t bytes = count * static_cast<int64_t>(sizeof(T)) + 64;
-  if (memory.numel() < bytes) memory = at::empty({bytes}, at::kByte);
-  const auto start = reinterpret_cast<uintptr_t>(memory.mutable_data_ptr());
-  return reinterpret_cast<T*>((start + 63) / 64 * 64);
-}
+class Scratch {
+ public:
+  std::byte* of(int64_t bytes) {
+    if (memory_.numel() < bytes + 64) memory_ = at::empty({bytes + 64}, at::kByte);
+    const auto start = reinterpret_cast<uintptr_t>(memory_.mutable_data_ptr());
+    return reinterpret_cast<std::byte*>((start + 63) / 64 * 64);
+  }
+
+ private:
+  at::Tensor memory_ = at::empty({0}, at::kByte);
+};
+thread_local Scratch panel_scratch, group_scratch;
 
 // sums (+)= left right.
 template <class T>
@@ -49,65 +54,88 @@ struct TileProduct {
   const tiles::Kernels& unit = *tiles::kernels();
   const tiles::Typed<T>& kernels = unit.template typed<T>();
 
-  // In panels, so that what is packed at a time is bounded.
-  void run() const {
-    const int64_t bytes = tiles::block_bytes<T>(ceil_div(std::min(inner, kDepth), kStep));
-    const int64_t row_blocks = ceil_div(m, kBlock), column_blocks = ceil_div(n, kBlock);
-    const int64_t most = std::min(row_blocks, kPanel) + std::min(column_blocks, kPanel);
-    std::byte* rows = scratch<std::byte>(most * bytes);
-    std::byte* columns = rows + std::min(row_blocks, kPanel) * bytes;
-    for (int64_t k = 0; k < inner; k += kDepth)
-      for (int64_t i = 0; i < row_blocks; i += kPanel)
-        for (int64_t j = 0; j < column_blocks; j += kPanel) {
-          const Panel panel{.k = k,
-                            .depth = std::min(kDepth, inner - k),
-                            .row = i,
-                            .row_end = std::min(row_blocks, i + kPanel),
-                            .column = j,
-                            .column_end = std::min(column_blocks, j + kPanel),
-                            .bytes = bytes};
-          if (j == 0) pack(left, m, panel, panel.row, panel.row_end, rows);
-          pack(right, n, panel, panel.column, panel.column_end, columns);
-          multiply(panel, rows, columns);
-        }
-  }
-
-  struct Panel {
+  // An operand: `size` rows of left, or columns of right.
+  struct Side {
+    tiles::Operand<T> x;
+    int64_t size;
+    void (*pack)(const tiles::Operand<T>& x, int64_t count, int64_t inner, std::byte* out);
+    int64_t blocks() const { return ceil_div(size, kBlock); }
+  };
+  struct Blocks {
+    int64_t begin, end;
+    int64_t size() const { return end - begin; }
+  };
+  // Of the inner dimension.
+  struct Slice {
     int64_t k, depth;
-    int64_t row, row_end, column, column_end;  // blocks
-    int64_t bytes;                             // of a packed block
+    int64_t bytes;  // of a packed block
   };
 
-  // One operand's blocks [first, end). In the order it lies in memory: by rows of the matrix it is stored as.
-  void pack(const tiles::Operand<T>& x, int64_t size, const Panel& p, int64_t first, int64_t end,
-            std::byte* out) const {
-    const auto pack_block = &x == &left ? kernels.pack_left : kernels.pack_right;
-    const auto count = [&](int64_t b) { return std::min(kBlock, size - b * kBlock); };
-    if (x.inner_first) {
-      at::parallel_for(first, end, 1, [&](int64_t from, int64_t to) {
-        for (int64_t b = from; b < to; ++b)
-          pack_block(part(x, b * kBlock, p.k), count(b), p.depth, out + (b - first) * p.bytes);
-      });
-      return;
-    }
-    at::parallel_for(0, ceil_div(p.depth, kStep), 1, [&](int64_t from, int64_t to) {
-      for (int64_t step = from; step < to; ++step)
-        for (int64_t b = first; b < end; ++b)
-          pack_block(part(x, b * kBlock, p.k + step * kStep), count(b), std::min(kStep, p.depth - step * kStep),
-                     out + (b - first) * p.bytes + step * tiles::block_bytes<T>(1));
-    });
+  // Of the smaller operand, panels are packed by all threads for all; of the larger, each thread packs groups of blocks
+  // for itself, which stay in its cache while the panel passes.
+  void run() const {
+    if (m == 0 || n == 0) return;
+    const Side rows{left, m, kernels.pack_left}, columns{right, n, kernels.pack_right};
+    if (m < n)
+      run<false>(columns, rows);
+    else
+      run<true>(rows, columns);
   }
 
-  void multiply(const Panel& p, const std::byte* rows, const std::byte* columns) const {
-    const int64_t row_groups = ceil_div(p.row_end - p.row, kGroup),
-                  column_groups = ceil_div(p.column_end - p.column, kGroup);
-    at::parallel_for(0, row_groups * column_groups, 1, [&](int64_t begin, int64_t end) {
+  template <bool kOwnRows>
+  void run(const Side& own, const Side& shared) const {
+    const int64_t steps = ceil_div(inner, kStep), slices = ceil_div(steps, kMostBytes / tiles::block_bytes<T>(1));
+    const int64_t most = kStep * ceil_div(steps, std::max<int64_t>(1, slices));
+    for (int64_t k = 0; k < inner; k += most) {
+      const int64_t depth = std::min(most, inner - k);
+      const Slice slice{k, depth, tiles::block_bytes<T>(ceil_div(depth, kStep))};
+      for (int64_t first = 0; first < shared.blocks(); first += kPanel) {
+        const Blocks panel{first, std::min(shared.blocks(), first + kPanel)};
+        std::byte* const packed = panel_scratch.of(panel.size() * slice.bytes);
+        at::parallel_for(panel.begin, panel.end, 1, [&](int64_t begin, int64_t end) {
+          pack(shared, slice, {begin, end}, packed + (begin - panel.begin) * slice.bytes);
+        });
+        multiply<kOwnRows>(own, slice, panel, packed);
+      }
+    }
+  }
+
+  // In the order the operand lies in memory: by rows of the matrix it is stored as.
+  static void pack(const Side& side, const Slice& slice, const Blocks& blocks, std::byte* out) {
+    const int64_t depth = side.x.inner_first ? slice.depth : kStep;
+    for (int64_t k = 0; k < slice.depth; k += depth)
+      for (int64_t b = blocks.begin; b < blocks.end; ++b)
+        side.pack(part(side.x, b * kBlock, slice.k + k), std::min(kBlock, side.size - b * kBlock),
+                  std::min(depth, slice.depth - k),
+                  out + (b - blocks.begin) * slice.bytes + k / kStep * tiles::block_bytes<T>(1));
+  }
+
+  // A thread's own blocks are in groups of one size, as many for each thread; where there are fewer than threads, the
+  // panel is in parts too.
+  template <bool kOwnRows>
+  void multiply(const Side& own, const Slice& slice, const Blocks& panel, const std::byte* packed) const {
+    const int64_t threads = at::get_num_threads();
+    const int64_t groups = std::min(own.blocks(), ceil_div(ceil_div(own.blocks(), kGroup), threads) * threads);
+    const int64_t parts = std::min(panel.size(), ceil_div(threads, groups));
+    const auto share = [](const Blocks& all, int64_t i, int64_t count) {
+      return Blocks{all.begin + all.size() * i / count, all.begin + all.size() * (i + 1) / count};
+    };
+    at::parallel_for(0, groups * parts, 1, [&](int64_t first, int64_t last) {
+      std::byte* const mine = group_scratch.of(kGroup * slice.bytes);
       unit.begin();
-      for (int64_t piece = begin; piece < end; ++piece) {
-        const int64_t i0 = p.row + piece / column_groups * kGroup, j0 = p.column + piece % column_groups * kGroup;
-        for (int64_t j = j0; j < std::min(p.column_end, j0 + kGroup); ++j)
-          for (int64_t i = i0; i < std::min(p.row_end, i0 + kGroup); ++i)
-            block(i, j, rows + (i - p.row) * p.bytes, columns + (j - p.column) * p.bytes, p.depth, add || p.k > 0);
+      for (int64_t piece = first; piece < last; ++piece) {
+        const Blocks group = share({0, own.blocks()}, piece / parts, groups), part = share(panel, piece % parts, parts);
+        pack(own, slice, group, mine);
+        for (int64_t b = part.begin; b < part.end; ++b)
+          for (int64_t a = group.begin; a < group.end; ++a) {
+            const std::byte* const of_group = mine + (a - group.begin) * slice.bytes;
+            const std::byte* const of_panel = packed + (b - panel.begin) * slice.bytes;
+            const int64_t next_a = a + 1 < group.end ? a + 1 : group.begin, next_b = a + 1 < group.end ? b : b + 1;
+            if constexpr (kOwnRows)
+              block(slice, a, b, of_group, of_panel, place(next_a, next_b));
+            else
+              block(slice, b, a, of_panel, of_group, place(next_b, next_a));
+          }
       }
       unit.end();
     });
@@ -117,17 +145,21 @@ struct TileProduct {
     return {x.data + (x.inner_first ? first * x.stride + k : k * x.stride + first), x.stride, x.inner_first};
   }
 
-  void block(int64_t i, int64_t j, const std::byte* rows, const std::byte* columns, int64_t depth, bool adds) const {
-    const int64_t steps = ceil_div(depth, kStep), count_m = std::min(kBlock, m - i * kBlock),
-                  count_n = std::min(kBlock, n - j * kBlock);
-    float* const place = sums + i * kBlock * stride + j * kBlock;
-    if (count_m == kBlock && count_n == kBlock) return kernels.multiply(rows, columns, steps, place, stride, adds);
+  float* place(int64_t i, int64_t j) const { return sums + i * kBlock * stride + j * kBlock; }
+
+  void block(const Slice& slice, int64_t i, int64_t j, const std::byte* rows, const std::byte* columns,
+             const float* next) const {
+    const int64_t steps = ceil_div(slice.depth, kStep);
+    const int64_t height = std::min(kBlock, m - i * kBlock), width = std::min(kBlock, n - j * kBlock);
+    const bool adds = add || slice.k > 0;
+    float* const out = place(i, j);
+    if (height == kBlock && width == kBlock) return kernels.multiply(rows, columns, steps, out, stride, adds, next);
     alignas(64) float whole[kBlock * kBlock] = {};  // the block is one at the edge
-    const auto bytes = static_cast<size_t>(count_n) * sizeof(float);
+    const auto bytes = static_cast<size_t>(width) * sizeof(float);
     if (adds)
-      for (int64_t r = 0; r < count_m; ++r) std::memcpy(whole + r * kBlock, place + r * stride, bytes);
-    kernels.multiply(rows, columns, steps, whole, kBlock, adds);
-    for (int64_t r = 0; r < count_m; ++r) std::memcpy(place + r * stride, whole + r * kBlock, bytes);
+      for (int64_t r = 0; r < height; ++r) std::memcpy(whole + r * kBlock, out + r * stride, bytes);
+    kernels.multiply(rows, columns, steps, whole, kBlock, adds, whole);
+    for (int64_t r = 0; r < height; ++r) std::memcpy(out + r * stride, whole + r * kBlock, bytes);
   }
 };
 

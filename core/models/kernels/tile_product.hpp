@@ -49,7 +49,9 @@ struct Typed {
   void (*pack_left)(const Operand<T>& x, int64_t count, int64_t inner, std::byte* out);
   void (*pack_right)(const Operand<T>& x, int64_t count, int64_t inner, std::byte* out);
   // out [32, 32], rows `stride` floats apart; `add`: to what is there. Between begin() and end().
-  void (*multiply)(const std::byte* left, const std::byte* right, int64_t steps, float* out, int64_t stride, bool add);
+  // `next`: the block that this thread multiplies after it, fetched meanwhile; need not exist.
+  void (*multiply)(const std::byte* left, const std::byte* right, int64_t steps, float* out, int64_t stride, bool add,
+                   const float* next);
 };
 
 struct Kernels {

@@ -9,57 +9,10 @@ namespace {
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileBytes = 1024;  // 16 rows of 32 bfloat16 (left), or of 16 columns' pairs (right)
 
-// 16 rows of 32 bfloat16 numbers: a tile, or one to be transposed as 16 x 16 pairs.
+// 16 rows of 16 numbers of 32 bits: half of a float32 tile, or the pairs of a bfloat16 one.
 struct Rows {
   __m512i row[kTileRows];
 };
-
-inline __m512i widened(__m256i bf16) {
-  return _mm512_cvtepu16_epi32(bf16);
-}
-inline __m256i rounded(__m512 x) {
-  return (__m256i)_mm512_cvtneps_pbh(x);
-}
-inline __m512 value_of(__m256i bf16) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(widened(bf16), 16));
-}
-inline __m512i joined(__m256i low, __m256i high) {
-  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-}
-
-// 32 neighbours along K, `count` of which exist, into row r of each part.
-inline void read_along(const float* x, int64_t count, int64_t r, Rows* parts) {
-  const __mmask16 first = static_cast<__mmask16>(count >= 16 ? 0xFFFF : (1U << count) - 1);
-  const __mmask16 second = static_cast<__mmask16>(count >= 32 ? 0xFFFF : count > 16 ? (1U << (count - 16)) - 1 : 0);
-  __m512 a = _mm512_maskz_loadu_ps(first, x), b = _mm512_maskz_loadu_ps(second, x + 16);
-  for (int64_t p = 0; p < kParts<float>; ++p) {
-    const __m256i low = rounded(a), high = rounded(b);
-    parts[p].row[r] = joined(low, high);
-    a = _mm512_sub_ps(a, value_of(low));
-    b = _mm512_sub_ps(b, value_of(high));
-  }
-}
-inline void read_along(const Bf16* x, int64_t count, int64_t r, Rows* parts) {
-  const __mmask32 mask = static_cast<__mmask32>(count >= 32 ? 0xFFFFFFFF : (1U << count) - 1);
-  parts[0].row[r] = _mm512_maskz_loadu_epi16(mask, x);
-}
-
-// 16 columns of row k (even) and k + 1 (odd), as pairs.
-inline void read_across(const float* even, const float* odd, __mmask16 columns, int64_t r, Rows* parts) {
-  __m512 a = _mm512_maskz_loadu_ps(columns, even);
-  __m512 b = odd ? _mm512_maskz_loadu_ps(columns, odd) : _mm512_setzero_ps();
-  for (int64_t p = 0; p < kParts<float>; ++p) {
-    const __m256i low = rounded(a), high = rounded(b);
-    parts[p].row[r] = _mm512_or_si512(widened(low), _mm512_slli_epi32(widened(high), 16));
-    a = _mm512_sub_ps(a, value_of(low));
-    b = _mm512_sub_ps(b, value_of(high));
-  }
-}
-inline void read_across(const Bf16* even, const Bf16* odd, __mmask16 columns, int64_t r, Rows* parts) {
-  const __m256i low = _mm256_maskz_loadu_epi16(columns, even);
-  const __m256i high = odd ? _mm256_maskz_loadu_epi16(columns, odd) : _mm256_setzero_si256();
-  parts[0].row[r] = _mm512_or_si512(widened(low), _mm512_slli_epi32(widened(high), 16));
-}
 
 // 16 x 16 numbers of 32 bits: pairs, quadruples, then quarters of the rows change places.
 inline void transpose(Rows& x) {
@@ -87,45 +40,97 @@ inline void transpose(Rows& x) {
   }
 }
 
-// 16 rows (left) or columns (right) from `first` on, 32 of K from `k` on: one tile of each part.
-template <class T, bool kLeft>
-inline void pack_tile(const Operand<T>& x, int64_t first, int64_t count, int64_t k, int64_t inner, std::byte* out) {
-  Rows parts[kParts<T>];
-  const int64_t left = count - first, depth = inner - k;
+inline __mmask16 first_of_16(int64_t count) {
+  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : count > 0 ? (1U << count) - 1 : 0);
+}
+
+// 16 rows of the matrix x is stored as, `width` numbers of `height` of which exist.
+inline Rows read(const float* x, int64_t stride, int64_t height, int64_t width) {
+  Rows out;
+  const __mmask16 mask = first_of_16(width);
+  for (int64_t r = 0; r < kTileRows; ++r)
+    out.row[r] = r < height ? _mm512_maskz_loadu_epi32(mask, x + r * stride) : _mm512_setzero_si512();
+  return out;
+}
+
+// Of float32 numbers: the nearest that have zeros for a lower half, which are bfloat16 numbers.
+inline __m512i nearest_bf16(__m512i x) {
+  return _mm512_and_si512(_mm512_add_epi32(x, _mm512_set1_epi32(0x8000)), _mm512_set1_epi32(~0xFFFF));
+}
+inline __m512i difference(__m512i x, __m512i y) {
+  return _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(y)));
+}
+// The upper halves: (a0, b0), (a1, b1), ...
+inline void store_pairs(std::byte* out, __m512i a, __m512i b) {
+  const __m512i upper = _mm512_set1_epi32(~0xFFFF);
+  _mm512_store_si512(out, _mm512_or_si512(_mm512_srli_epi32(a, 16), _mm512_and_si512(b, upper)));
+}
+
+// 16 rows (left) or columns (right) from `first` on, 32 of K from `k` on: one tile of each part. A pair of the unit is
+// (k, k + 16).
+template <bool kLeft>
+inline void pack_tile(const Operand<float>& x, int64_t first, int64_t count, int64_t k, int64_t inner, std::byte* out) {
+  Rows low, high;
   if (x.inner_first) {
-    for (int64_t r = 0; r < kTileRows; ++r)
-      if (r < left)
-        read_along(x.data + (first + r) * x.stride + k, depth, r, parts);
-      else
-        for (int64_t p = 0; p < kParts<T>; ++p) parts[p].row[r] = _mm512_setzero_si512();
+    const float* from = x.data + first * x.stride + k;
+    low = read(from, x.stride, count - first, inner - k);
+    high = read(from + 16, x.stride, count - first, inner - k - 16);
   } else {
-    const auto columns = static_cast<__mmask16>(left >= 16 ? 0xFFFF : left > 0 ? (1U << left) - 1 : 0);
-    for (int64_t r = 0; r < kTileRows; ++r) {
-      const T* even = x.data + (k + 2 * r) * x.stride + first;
-      if (2 * r < depth)
-        read_across(even, 2 * r + 1 < depth ? even + x.stride : nullptr, columns, r, parts);
-      else
-        for (int64_t p = 0; p < kParts<T>; ++p) parts[p].row[r] = _mm512_setzero_si512();
-    }
+    const float* from = x.data + k * x.stride + first;
+    low = read(from, x.stride, inner - k, count - first);
+    high = read(from + 16 * x.stride, x.stride, inner - k - 16, count - first);
   }
-  for (int64_t p = 0; p < kParts<T>; ++p) {
-    if (x.inner_first != kLeft) transpose(parts[p]);
-    for (int64_t r = 0; r < kTileRows; ++r) _mm512_store_si512(out + p * 2 * kTileBytes + r * 64, parts[p].row[r]);
+  if (x.inner_first != kLeft) {
+    transpose(low);
+    transpose(high);
   }
+  for (int64_t r = 0; r < kTileRows; ++r) {
+    std::byte* const place = out + r * 64;
+    const __m512i a1 = nearest_bf16(low.row[r]), b1 = nearest_bf16(high.row[r]);
+    store_pairs(place, a1, b1);
+    const __m512i a_rest = difference(low.row[r], a1), b_rest = difference(high.row[r], b1);
+    const __m512i a2 = nearest_bf16(a_rest), b2 = nearest_bf16(b_rest);
+    store_pairs(place + 2 * kTileBytes, a2, b2);
+    store_pairs(place + 4 * kTileBytes, difference(a_rest, a2), difference(b_rest, b2));  // eight bits are left of each
+  }
+}
+
+// A pair of the unit is (k, k + 1).
+template <bool kLeft>
+inline void pack_tile(const Operand<Bf16>& x, int64_t first, int64_t count, int64_t k, int64_t inner, std::byte* out) {
+  Rows tile;
+  const int64_t depth = inner - k;
+  if (x.inner_first) {
+    const Bf16* from = x.data + first * x.stride + k;
+    const auto mask = static_cast<__mmask32>(depth >= 32 ? 0xFFFFFFFF : (1U << depth) - 1);
+    for (int64_t r = 0; r < kTileRows; ++r)
+      tile.row[r] = r < count - first ? _mm512_maskz_loadu_epi16(mask, from + r * x.stride) : _mm512_setzero_si512();
+  } else {
+    const __mmask16 mask = first_of_16(count - first);
+    const auto row = [&](int64_t i) {
+      const Bf16* from = x.data + (k + i) * x.stride + first;
+      return _mm512_cvtepu16_epi32(i < depth ? _mm256_maskz_loadu_epi16(mask, from) : _mm256_setzero_si256());
+    };
+    for (int64_t r = 0; r < kTileRows; ++r)
+      tile.row[r] = _mm512_or_si512(row(2 * r), _mm512_slli_epi32(row(2 * r + 1), 16));
+  }
+  if (x.inner_first != kLeft) transpose(tile);
+  for (int64_t r = 0; r < kTileRows; ++r) _mm512_store_si512(out + r * 64, tile.row[r]);
 }
 
 // [step][part][two tiles].
 template <class T, bool kLeft>
 void pack(const Operand<T>& x, int64_t count, int64_t inner, std::byte* out) {
   for (int64_t k = 0; k < inner; k += kStep, out += block_bytes<T>(1)) {
-    pack_tile<T, kLeft>(x, 0, count, k, inner, out);
-    pack_tile<T, kLeft>(x, kTileRows, count, k, inner, out + kTileBytes);
+    pack_tile<kLeft>(x, 0, count, k, inner, out);
+    pack_tile<kLeft>(x, kTileRows, count, k, inner, out + kTileBytes);
   }
 }
 
 // Tiles 0-3: sums, 4-5: rows of left, 6-7: columns of right.
 template <int64_t kPartCount>
-void multiply(const std::byte* left, const std::byte* right, int64_t steps, float* out, int64_t stride, bool add) {
+void multiply(const std::byte* left, const std::byte* right, int64_t steps, float* out, int64_t stride, bool add,
+              const float* next) {
   const int64_t bytes = stride * 4;
   float* below = out + kTileRows * stride;
   if (add) {
@@ -139,8 +144,20 @@ void multiply(const std::byte* left, const std::byte* right, int64_t steps, floa
     _tile_zero(2);
     _tile_zero(3);
   }
-  constexpr int64_t kPartBytes = 2 * kTileBytes;
-  for (int64_t s = 0; s < steps; ++s, left += kPartCount * kPartBytes, right += kPartCount * kPartBytes)
+  constexpr int64_t kPartBytes = 2 * kTileBytes, kStepBytes = kPartCount * kPartBytes;
+  constexpr int64_t kProducts = 4 * kPartCount * (kPartCount + 1) / 2, kLines = kStepBytes / 64 / kProducts;
+  for (int64_t s = 0; s < steps; ++s, left += kStepBytes, right += kStepBytes) {
+    int64_t ahead = kStepBytes;
+    // The next step's tiles come nearer while the unit multiplies.
+    const auto prefetch = [&] {
+      for (int64_t line = 0; line < kLines; ++line, ahead += 64) {
+        _mm_prefetch(left + ahead, _MM_HINT_T0);
+        _mm_prefetch(right + ahead, _MM_HINT_T0);
+      }
+    };
+    if (s < kTileRows)
+      for (int64_t line = 0; line < 4; ++line)
+        _mm_prefetch(reinterpret_cast<const char*>(next + (2 * s + line / 2) * stride + line % 2 * 16), _MM_HINT_T0);
     for (int64_t p = 0; p < kPartCount; ++p) {
       _tile_loadd(4, left + p * kPartBytes, 64);
       _tile_loadd(5, left + p * kPartBytes + kTileBytes, 64);
@@ -148,11 +165,16 @@ void multiply(const std::byte* left, const std::byte* right, int64_t steps, floa
         _tile_loadd(6, right + q * kPartBytes, 64);
         _tile_loadd(7, right + q * kPartBytes + kTileBytes, 64);
         _tile_dpbf16ps(0, 4, 6);
+        prefetch();
         _tile_dpbf16ps(1, 4, 7);
+        prefetch();
         _tile_dpbf16ps(2, 5, 6);
+        prefetch();
         _tile_dpbf16ps(3, 5, 7);
+        prefetch();
       }
     }
+  }
   _tile_stored(0, out, bytes);
   _tile_stored(1, out + 16, bytes);
   _tile_stored(2, below, bytes);

@@ -2,7 +2,10 @@
 #include "core/models/matrix_product.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
+
+#include <cstring>
 
 #include "core/models/kernels/tile_product.hpp"
 
@@ -12,8 +15,8 @@ namespace {
 struct Sizes {
   int64_t m, n, k;
 };
-constexpr Sizes kSizes[] = {{1, 32, 32},   {5, 64, 33},    {31, 33, 64},    {32, 32, 512},
-                            {70, 95, 513}, {100, 200, 99}, {257, 300, 700}, {64, 48, 1200}};
+constexpr Sizes kSizes[] = {{1, 32, 32},    {5, 64, 33},     {31, 33, 64},   {32, 32, 512},   {70, 95, 513},
+                            {100, 200, 99}, {257, 300, 700}, {64, 48, 1200}, {4110, 4130, 40}};
 
 // Mean of |error| over the mean of |x| |w|, in float64.
 double error_of(const at::Tensor& got, const at::Tensor& a, const at::Tensor& b) {
@@ -58,6 +61,34 @@ TEST(MatrixProduct, ARowIsItsOwn) {
     at::Tensor few = at::empty({count, 96});
     product_of_rows(x.narrow(0, first, count), w, few);
     EXPECT_TRUE(at::equal(few, whole.narrow(0, first, count))) << first;
+  }
+}
+
+TEST(MatrixProduct, ThreadsDoNotChangeBits) {
+  if (!tiles::kernels()) GTEST_SKIP() << "no tile unit here: the library's products promise no such thing";
+  at::manual_seed(4);
+  const int threads = at::get_num_threads();
+  for (const auto& [m, n, k] : kSizes) {
+    const at::Tensor x = at::randn({m, k}), w = at::randn({n, k});
+    at::Tensor one = at::empty({m, n}), many = at::empty({m, n});
+    at::set_num_threads(1);
+    product_of_rows(x, w, one);
+    at::set_num_threads(5);
+    product_of_rows(x, w, many);
+    EXPECT_TRUE(at::equal(one, many)) << m << " " << n << " " << k;
+  }
+  at::set_num_threads(threads);
+}
+
+// Whatever the bits of a NaN are.
+TEST(MatrixProduct, WhatIsNoNumberStaysNone) {
+  for (const uint32_t bits : {0x7FC00000U, 0xFFC00000U, 0x7FFFFFFFU, 0xFFFFFFFFU, 0x7F800001U, 0x7F800000U}) {
+    const at::Tensor x = at::ones({64, 64}), w = at::ones({64, 64});
+    std::memcpy(x.mutable_data_ptr<float>() + 5 * 64 + 7, &bits, sizeof(bits));
+    at::Tensor out = at::empty({64, 64});
+    product_of_rows(x, w, out);
+    EXPECT_FALSE(at::isfinite(out[5]).any().item<bool>()) << std::hex << bits;
+    EXPECT_EQ(at::isfinite(out).sum().item<int64_t>(), 63 * 64) << std::hex << bits;
   }
 }
 
