@@ -132,7 +132,7 @@ nlohmann::ordered_json job_json(const JobRequest& job) {
 }
 
 int play_job(const JobRequest& job, bool plain, const RoleCalls& calls) {
-  wait_without_spinning();
+  limit_spinning(Spin::kAlone);
   JobRank rank = job_rank();
   const fs::path folder = job_folder(job, calls);
   if (rank.rank > 0) {  // rank 0 shows and writes

@@ -12,6 +12,7 @@
 #include "launcher/run_folder.hpp"
 #include "launcher/run_view.hpp"
 #include "launcher/spawn.hpp"
+#include "launcher/thread_plan.hpp"
 #include "launcher/topology.hpp"
 
 namespace troupe {
@@ -105,8 +106,8 @@ void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& w
       "Ctrl-C stops cleanly with a checkpoint (exit status 0; troupe resume goes on); a second one stops at once "
       "(130).");
   run->callback([arguments, calls, &words, &exit_code] {
-    wait_without_spinning();
     const Topology topology = load_topology(arguments->what, {arguments->overrides, {}, 0}, words);
+    limit_spinning(nodes_take_turns(topology) ? Spin::kInTurn : Spin::kNone);
     exit_code = play(topology, make_run_folder(topology, arguments->run_folder), arguments->plain, calls, words);
   });
 
@@ -126,8 +127,8 @@ void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& w
   resume->callback([arguments, calls, &words, &exit_code] {
     const std::filesystem::path folder = std::filesystem::absolute(arguments->what).lexically_normal();
     require_run(folder);
-    wait_without_spinning();
     const Topology topology = load_topology(folder / "topology.json", {arguments->overrides, {}, 0}, words);
+    limit_spinning(nodes_take_turns(topology) ? Spin::kInTurn : Spin::kNone);
     if (tell_if_done(topology, folder)) return;
     if (!arguments->overrides.empty()) check_same_run(read_run_topology(folder), topology, folder);
     exit_code = play(topology, folder, arguments->plain, calls, words);

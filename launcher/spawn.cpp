@@ -61,10 +61,10 @@ std::vector<std::string> own_arguments() {
   return out;
 }
 
-void wait_without_spinning() {
+void limit_spinning(Spin spin) {
   if (std::getenv("OMP_WAIT_POLICY")) return;
   setenv("OMP_WAIT_POLICY", "passive", 1);
-  setenv("GOMP_SPINCOUNT", "0", 1);
+  setenv("GOMP_SPINCOUNT", std::to_string(static_cast<int>(spin)).c_str(), 1);
   std::vector<std::string> arguments = own_arguments();
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());

@@ -37,4 +37,10 @@ void plan_threads(Topology& topology, int cores) {
   }
 }
 
+bool nodes_take_turns(const Topology& topology) {
+  return std::ranges::none_of(topology.nodes, [](const NodeSection& node) {
+    return role_of(node) == "conductor" && node.config.is_object() && node.config.value("max_staleness", Json(0)) != 0;
+  });
+}
+
 }  // namespace troupe

@@ -13,4 +13,7 @@ int host_cores();
 // conductor and reward compute next to nothing and get 1.
 void plan_threads(Topology& topology, int cores);
 
+// Whether its nodes compute one after the other: actors do not generate while the learner trains (max_staleness 0).
+bool nodes_take_turns(const Topology& topology);
+
 }  // namespace troupe

@@ -9,6 +9,7 @@
 
 #include "core/data/prompts.hpp"
 #include "launcher/spawn.hpp"
+#include "launcher/thread_plan.hpp"
 
 namespace troupe {
 namespace {
@@ -294,9 +295,7 @@ void check_cast(const Topology& topology, bool needs_reference, const Vocabulary
                                               "\" already; expected one node of this role");
     if (role == "conductor" && topology.nodes[players[0]].count != 1)
       faults.add(nodes.index(players[0]).key("count"), "a run has one conductor; expected 1");
-    const Json& config = topology.nodes[players[0]].config;
-    if (role == "conductor" && config.is_object() && config.value("max_staleness", Json(0)) != 0 &&
-        instances_of_role(topology, "learner").size() > 1)
+    if (role == "conductor" && !nodes_take_turns(topology) && instances_of_role(topology, "learner").size() > 1)
       faults.add(nodes.index(players[0]).key("config").key("max_staleness"),
                  "several learners train synchronous runs so far; expected 0");
     if (role == "learner" && topology.nodes[players[0]].count > 1 && topology.nodes[players[0]].device != "cpu")
