@@ -42,7 +42,7 @@ struct JobConfig {
   int64_t pack = 1;        // 0: every sample padded to max_seq_len and computed with its padding
   int64_t seed = 42;
   int64_t max_steps = 0;               // batches after which the job ends; 0: none
-  int64_t micro_batch_tokens = 0;      // computed at once; 0: 2048, of a model with experts (more memory a token) 1024
+  int64_t micro_batch_tokens = 2048;   // computed at once; 0: the whole batch
   int64_t gradient_checkpointing = 0;  // 1: keep less, compute twice
   int64_t threads = 0;                 // of each process; 0: the host's cores shared out
   int64_t nproc = 1;                   // processes of the data-parallel group

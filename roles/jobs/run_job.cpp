@@ -30,18 +30,17 @@ at::ScalarType compute_type(const JobConfig& config) {
   return config.dtype == "float32" ? at::kFloat : at::kBFloat16;
 }
 
-TrainConfig train_config(const JobConfig& config, const DecoderConfig& model) {
-  const int64_t tokens_at_once = model.moe.experts > 0 ? 1024 : 2048;
+TrainConfig train_config(const JobConfig& config) {
   return {.compute = compute_type(config),
           .gradient_checkpointing = config.gradient_checkpointing == 1,
           .adamw = {.learning_rate = config.learning_rate, .weight_decay = 0.01, .decay_norms_and_biases = true},
-          .micro_batch_tokens = config.micro_batch_tokens > 0 ? config.micro_batch_tokens : tokens_at_once,
+          .micro_batch_tokens = config.micro_batch_tokens,
           .max_grad_norm = config.grad_clip,
           .device = usable_device(config.device, "--device")};
 }
 
 std::unique_ptr<TrainEngine> frozen_engine(const StartModel& model, const JobConfig& config) {
-  TrainConfig train = train_config(config, model.config);
+  TrainConfig train = train_config(config);
   train.frozen = true;
   return std::make_unique<TrainEngine>(model.config, model.weights, train);
 }
@@ -255,7 +254,7 @@ void run_job(const JobRequest& request, const JobRank& rank, const std::filesyst
     throw std::runtime_error(start.tokenizer.string() + ": " + std::to_string(tokenizer.vocab_size()) +
                              " tokens, but the model knows " + std::to_string(start.config.vocab_size));
   const SampleMaker maker(tokenizer, {.max_length = config.max_seq_len, .style = compat.samples});
-  TrainConfig train = train_config(config, start.config);
+  TrainConfig train = train_config(config);
   if (const auto* lora = std::get_if<LoraJob>(&job.kind)) {
     train.lora = lora_config(*lora, start.config, compat);
     start.weights.merge(
