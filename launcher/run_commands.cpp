@@ -91,6 +91,11 @@ void check_same_run(const Topology& before, const Topology& now, const std::file
                                 ", but the run has ended " + std::to_string(told.back().step) + " steps");
 }
 
+// Before the topology is checked, which reads models and prompts: this may start the process anew.
+void wait_as_suits(const std::filesystem::path& topology, const std::vector<std::string>& overrides) {
+  limit_spinning(nodes_take_turns(read_unchecked(topology, overrides)) ? Spin::kInTurn : Spin::kNone);
+}
+
 }  // namespace
 
 void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& words, int& exit_code) {
@@ -106,8 +111,8 @@ void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& w
       "Ctrl-C stops cleanly with a checkpoint (exit status 0; troupe resume goes on); a second one stops at once "
       "(130).");
   run->callback([arguments, calls, &words, &exit_code] {
+    wait_as_suits(arguments->what, arguments->overrides);
     const Topology topology = load_topology(arguments->what, {arguments->overrides, {}, 0}, words);
-    limit_spinning(nodes_take_turns(topology) ? Spin::kInTurn : Spin::kNone);
     exit_code = play(topology, make_run_folder(topology, arguments->run_folder), arguments->plain, calls, words);
   });
 
@@ -127,8 +132,8 @@ void add_run_commands(CLI::App& app, const RoleCalls& calls, const Vocabulary& w
   resume->callback([arguments, calls, &words, &exit_code] {
     const std::filesystem::path folder = std::filesystem::absolute(arguments->what).lexically_normal();
     require_run(folder);
+    wait_as_suits(folder / "topology.json", arguments->overrides);
     const Topology topology = load_topology(folder / "topology.json", {arguments->overrides, {}, 0}, words);
-    limit_spinning(nodes_take_turns(topology) ? Spin::kInTurn : Spin::kNone);
     if (tell_if_done(topology, folder)) return;
     if (!arguments->overrides.empty()) check_same_run(read_run_topology(folder), topology, folder);
     exit_code = play(topology, folder, arguments->plain, calls, words);

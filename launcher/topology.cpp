@@ -39,12 +39,22 @@ std::string padded(std::string text, std::size_t width) {
   return text;
 }
 
+JsonFile read_overridden(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
+  JsonFile document = read_config_file(file);
+  for (const std::string& assignment : overrides) set_by_path(document.value, assignment, NewKeys::kAdd);
+  return document;
+}
+
 }  // namespace
 
-Topology load_topology(const std::filesystem::path& file, const LoadOptions& options, const Vocabulary& words) {
-  JsonFile document = read_config_file(file);
-  for (const std::string& assignment : options.overrides) set_by_path(document.value, assignment, NewKeys::kAdd);
+Topology read_unchecked(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
+  JsonFile document = read_overridden(file, overrides);
+  TopologyFaults ignored{document.where, {}};
+  return read_sections(document.value, ignored);
+}
 
+Topology load_topology(const std::filesystem::path& file, const LoadOptions& options, const Vocabulary& words) {
+  JsonFile document = read_overridden(file, options.overrides);
   TopologyFaults faults{document.where, {}};
   Topology topology = read_sections(document.value, faults);
   const bool nodes_read = faults.lines.empty();

@@ -36,6 +36,9 @@ struct LoadOptions {
   int cores = 0;                       // to share among the nodes; 0: what this process may use
 };
 
+// Reads and overrides: what of it can be read. Opens no other file. Throws as load_topology, but for faults.
+Topology read_unchecked(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+
 // Reads, overrides, checks and fills in: absolute paths, planned threads, every role's defaults.
 // Throws ConfigErrors with every fault found, std::invalid_argument for a file that is no JSON or an override that
 // names nothing, std::runtime_error for a file that can't be read.
