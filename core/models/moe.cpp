@@ -84,17 +84,26 @@ at::Tensor scores_gradient(const MoeConfig& c, const ExpertActivations& kept, co
   return p * (dp - (dp * p).sum(1, true));
 }
 
-// Calls work(block, its rows) for the blocks that have rows.
+// Those of one block.
+struct Rows {
+  int64_t begin, count;
+  at::Tensor of(const at::Tensor& x) const { return x.narrow(0, begin, count); }
+  at::Tensor first(const at::Tensor& x) const { return x.narrow(0, 0, count); }
+};
+
+// Calls work(block, its rows) for the blocks that have rows. A block passes through all its products at a time: what
+// lies between them stays in the cache.
 template <class Work>
 void for_blocks(const std::vector<FeedForward>& blocks, const std::vector<int64_t>& bounds, const Work& work) {
   for (size_t j = 0; j < blocks.size(); ++j)
-    if (bounds[j + 1] > bounds[j])
-      work(blocks[j], [begin = bounds[j], count = bounds[j + 1] - bounds[j]](const at::Tensor& x) {
-        return x.narrow(0, begin, count);
-      });
+    if (bounds[j + 1] > bounds[j]) work(blocks[j], Rows{bounds[j], bounds[j + 1] - bounds[j]});
 }
 
 }  // namespace
+
+int64_t block_rows(int64_t tokens) {
+  return tokens + kRowAlignment - 1;
+}
 
 int64_t expert_rows(const MoeConfig& config, int64_t tokens) {
   return tokens * (config.per_token + config.shared_experts) + config.experts * (kRowAlignment - 1);
@@ -103,45 +112,35 @@ int64_t expert_rows(const MoeConfig& config, int64_t tokens) {
 void Experts::forward(const MoeConfig& config, const at::Tensor& x, const std::vector<int32_t>* sequences,
                       ExpertActivations& kept, at::Tensor& gate_up, ExpertTemporaries& t, at::Tensor& y) const {
   route(config, router, x, sequences, kept);
-  const auto used = [&](const at::Tensor& rows) { return rows.narrow(0, 0, kept.bounds.back()); };
-  at::Tensor inputs = used(t.ends), act = used(t.act);
-  gather_rows(x, kept.token, inputs);
-  for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const auto& rows) {
-    at::Tensor out = rows(gate_up);
-    block.gate_up.forward(rows(t.ends), out, false);
-  });
-  swiglu(used(gate_up), act, kept.weight);
-  for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const auto& rows) {
-    at::Tensor out = rows(t.ends);
-    block.down.forward(rows(t.act), out, false);
+  for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const Rows& rows) {
+    at::Tensor ends = rows.of(t.ends), both = rows.of(gate_up), act = rows.first(t.act);
+    gather_rows(x, rows.of(kept.token), ends);
+    block.gate_up.forward(ends, both, false);
+    swiglu(both, act, rows.of(kept.weight));
+    block.down.forward(act, ends, false);
   });
   sum_rows({}, t.ends, kept.rows, y);
 }
 
 void Experts::backward(const MoeConfig& config, const at::Tensor& x, const at::Tensor& dy, float aux_gradient,
                        const ExpertActivations& kept, at::Tensor& gate_up, ExpertTemporaries& t, at::Tensor& dx) const {
-  const auto used = [&](const at::Tensor& rows) { return rows.narrow(0, 0, kept.bounds.back()); };
-  at::Tensor ends = used(t.ends), act = used(t.act), both = used(gate_up);
-  gather_rows(dy, kept.token, ends);
-  for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const auto& rows) {
-    at::Tensor dact = rows(t.act);
-    block.down.backward_input(rows(t.ends), dact, false);
-  });
   const at::Tensor dweight = at::empty_like(kept.weight);
-  swiglu_backward(both, act, kept.weight, dweight);
-  for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const auto& rows) {
-    at::Tensor dinput = rows(t.ends);  // in place of dy, which is needed no more
-    block.down.backward_weight(rows(t.act), dinput, false);
-    block.gate_up.backward_input(rows(gate_up), dinput, false);
+  for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const Rows& rows) {
+    const at::Tensor token = rows.of(kept.token);
+    at::Tensor ends = rows.of(t.ends), both = rows.of(gate_up), act = rows.first(t.act);
+    gather_rows(dy, token, ends);
+    block.down.backward_input(ends, act, false);
+    swiglu_backward(both, act, rows.of(kept.weight), rows.of(dweight));
+    block.down.backward_weight(act, ends, false);
+    block.gate_up.backward_input(both, ends, false);  // in place of dy, which is needed no more
+    if (!router.grad.defined()) return;
+    at::Tensor inputs = rows.first(t.inputs);
+    gather_rows(x, token, inputs);
+    block.gate_up.backward_weight(inputs, both, false);
   });
   const at::Tensor dscores = scores_gradient(config, kept, dweight, aux_gradient);
   sum_rows(at::mm(dscores, router.value.to(at::kFloat)), t.ends, kept.rows, dx);
-  if (!router.grad.defined()) return;
-  gather_rows(x, kept.token, ends);
-  for_blocks(blocks, kept.bounds, [&](const FeedForward& block, const auto& rows) {
-    block.gate_up.backward_weight(rows(t.ends), rows(gate_up), false);
-  });
-  add_product(router.grad, dscores, x.to(at::kFloat));
+  if (router.grad.defined()) add_product(router.grad, dscores, x.to(at::kFloat));
 }
 
 }  // namespace troupe::trunk

@@ -31,10 +31,11 @@ struct ExpertActivations {
   at::Tensor balance;           // float32 [S, E]: the layer's auxiliary loss is sum(balance * p); or undefined
 };
 
-// Written anew by every layer; R or more rows.
+// Written anew by every layer.
 struct ExpertTemporaries {
-  at::Tensor ends;  // T [R, D]: the rows' inputs, then their outputs; or the gradients of these, the other way round
-  at::Tensor act;   // T [R, I]
+  at::Tensor ends;    // T [R or more, D]: the rows' inputs, then their outputs; or their gradients, the other way round
+  at::Tensor act;     // T [block_rows, I]: of one block at a time
+  at::Tensor inputs;  // T [block_rows, D]
 };
 
 struct Experts {
@@ -52,7 +53,8 @@ struct Experts {
                 const ExpertActivations& kept, at::Tensor& gate_up, ExpertTemporaries& t, at::Tensor& dx) const;
 };
 
-// The most that R can be.
+// The most that R can be, and a block's part of it.
 int64_t expert_rows(const MoeConfig& config, int64_t tokens);
+int64_t block_rows(int64_t tokens);
 
 }  // namespace troupe::trunk

@@ -21,8 +21,10 @@ Temporaries Decoder::Network::take_temporaries(Workspace& memory, int64_t tokens
   t.y = matrix(tokens, config.hidden_size);
   t.delta = matrix(tokens, config.hidden_size);
   if (config.moe.experts > 0) {
-    const int64_t rows = trunk::expert_rows(config.moe, tokens);
-    t.experts = {matrix(rows, config.hidden_size), matrix(rows, config.intermediate_size)};
+    const int64_t most = trunk::block_rows(tokens);
+    t.experts.ends = matrix(trunk::expert_rows(config.moe, tokens), config.hidden_size);
+    t.experts.act = matrix(most, config.intermediate_size);
+    t.experts.inputs = matrix(most, config.hidden_size);
   } else {
     t.act = matrix(tokens, config.intermediate_size);
   }

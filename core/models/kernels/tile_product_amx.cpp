@@ -44,13 +44,27 @@ inline __mmask16 first_of_16(int64_t count) {
   return static_cast<__mmask16>(count >= 16 ? 0xFFFF : count > 0 ? (1U << count) - 1 : 0);
 }
 
-// 16 rows of the matrix x is stored as, `width` numbers of `height` of which exist.
-inline Rows read(const float* x, int64_t stride, int64_t height, int64_t width) {
-  Rows out;
-  const __mmask16 mask = first_of_16(width);
-  for (int64_t r = 0; r < kTileRows; ++r)
-    out.row[r] = r < height ? _mm512_maskz_loadu_epi32(mask, x + r * stride) : _mm512_setzero_si512();
-  return out;
+// 16 x 16 numbers of a matrix, `height` rows of `width` of which exist; the others are zeros.
+struct Square {
+  const float* from;
+  int64_t stride, height, width;
+
+  __m512i row(int64_t r) const {
+    return r < height ? _mm512_maskz_loadu_epi32(first_of_16(width), from + r * stride) : _mm512_setzero_si512();
+  }
+  void fetch(int64_t distance) const {
+    for (int64_t r = 0; r < kTileRows; ++r) _mm_prefetch(from + r * stride + distance, _MM_HINT_T0);
+  }
+};
+
+// The same, transposed, in `out`.
+inline Square transposed(const Square& x, float* out) {
+  Rows rows;
+  for (int64_t r = 0; r < kTileRows; ++r) rows.row[r] = x.row(r);
+  transpose(rows);
+  for (int64_t r = 0; r < kTileRows; ++r) _mm512_store_si512(out + 16 * r, rows.row[r]);
+  asm volatile("" ::: "memory");  // two squares at once don't fit into the registers
+  return {out, 16, kTileRows, 16};
 }
 
 // Of float32 numbers: the nearest that have zeros for a lower half, which are bfloat16 numbers.
@@ -62,33 +76,38 @@ inline __m512i difference(__m512i x, __m512i y) {
 }
 // The upper halves: (a0, b0), (a1, b1), ...
 inline void store_pairs(std::byte* out, __m512i a, __m512i b) {
-  const __m512i upper = _mm512_set1_epi32(~0xFFFF);
-  _mm512_store_si512(out, _mm512_or_si512(_mm512_srli_epi32(a, 16), _mm512_and_si512(b, upper)));
+  constexpr int kOrAnd = 0xF8;  // x | (y & z)
+  _mm512_store_si512(out, _mm512_ternarylogic_epi32(_mm512_srli_epi32(a, 16), b, _mm512_set1_epi32(~0xFFFF), kOrAnd));
 }
 
 // 16 rows (left) or columns (right) from `first` on, 32 of K from `k` on: one tile of each part. A pair of the unit is
 // (k, k + 16).
 template <bool kLeft>
 inline void pack_tile(const Operand<float>& x, int64_t first, int64_t count, int64_t k, int64_t inner, std::byte* out) {
-  Rows low, high;
+  const int64_t rows = count - first, depth = inner - k;
+  Square low, high;
   if (x.inner_first) {
-    const float* from = x.data + first * x.stride + k;
-    low = read(from, x.stride, count - first, inner - k);
-    high = read(from + 16, x.stride, count - first, inner - k - 16);
+    low = {x.data + first * x.stride + k, x.stride, rows, depth};
+    high = {low.from + 16, x.stride, rows, depth - 16};
   } else {
-    const float* from = x.data + k * x.stride + first;
-    low = read(from, x.stride, inner - k, count - first);
-    high = read(from + 16 * x.stride, x.stride, inner - k - 16, count - first);
+    low = {x.data + k * x.stride + first, x.stride, depth, rows};
+    high = {low.from + 16 * x.stride, x.stride, depth - 16, rows};
   }
+  if (x.inner_first || !kLeft) {  // packed next: not gradients by columns, which were written just now
+    low.fetch(kStep);
+    high.fetch(kStep);
+  }
+  alignas(64) float turned[2][kTileRows * 16];
   if (x.inner_first != kLeft) {
-    transpose(low);
-    transpose(high);
+    low = transposed(low, turned[0]);
+    high = transposed(high, turned[1]);
   }
   for (int64_t r = 0; r < kTileRows; ++r) {
     std::byte* const place = out + r * 64;
-    const __m512i a1 = nearest_bf16(low.row[r]), b1 = nearest_bf16(high.row[r]);
+    const __m512i a = low.row(r), b = high.row(r);
+    const __m512i a1 = nearest_bf16(a), b1 = nearest_bf16(b);
     store_pairs(place, a1, b1);
-    const __m512i a_rest = difference(low.row[r], a1), b_rest = difference(high.row[r], b1);
+    const __m512i a_rest = difference(a, a1), b_rest = difference(b, b1);
     const __m512i a2 = nearest_bf16(a_rest), b2 = nearest_bf16(b_rest);
     store_pairs(place + 2 * kTileBytes, a2, b2);
     store_pairs(place + 4 * kTileBytes, difference(a_rest, a2), difference(b_rest, b2));  // eight bits are left of each

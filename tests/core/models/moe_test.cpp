@@ -236,10 +236,10 @@ std::pair<at::Tensor, std::vector<at::Tensor>> grouped(const LayerCase& c, at::S
   trunk::Experts layer{weight(c.router), {}};
   for (size_t j = 0; j < c.down.size(); ++j)
     layer.blocks.push_back({{weight(c.gate_up[j]), {}, {}}, {weight(c.down[j]), {}, {}}});
-  const int64_t rows = trunk::expert_rows(c.moe, 200);
+  const int64_t rows = trunk::expert_rows(c.moe, 200), most = trunk::block_rows(200);
   trunk::ExpertActivations kept;
   at::Tensor gate_up = at::empty({rows, 96}, type), y = at::empty({200, 64}, type), dx = at::empty({200, 64}, type);
-  trunk::ExpertTemporaries t{at::empty({rows, 64}, type), at::empty({rows, 48}, type)};
+  trunk::ExpertTemporaries t{at::empty({rows, 64}, type), at::empty({most, 48}, type), at::empty({most, 64}, type)};
   const at::Tensor x = c.x.to(type);
   layer.forward(c.moe, x, &c.bounds, kept, gate_up, t, y);
   EXPECT_LE(kept.bounds.back(), rows);
