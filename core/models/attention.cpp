@@ -1,11 +1,11 @@
 #include "core/models/attention.hpp"
 
 #include <ATen/ATen.h>
-#include <ATen/native/CPUBlas.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
 #include "core/models/block_attention.hpp"
+#include "core/models/matrix_product.hpp"
 
 namespace troupe {
 namespace {
@@ -62,8 +62,7 @@ at::Tensor plain_attention(const AttentionInput& input, const at::Tensor& query_
 
 bool has_block_attention(const AttentionShape& shape, const at::Tensor& qkv) {
   if (!qkv.is_cpu() || shape.head_dim % 2 != 0 || !__builtin_cpu_supports("x86-64-v3")) return false;
-  return qkv.scalar_type() == at::kFloat ||
-         (shape.head_dim % 32 == 0 && at::native::cpublas::could_pack(at::kBFloat16));
+  return qkv.scalar_type() == at::kFloat || (shape.head_dim % 32 == 0 && has_bf16_blocks());
 }
 
 void attention_forward(const AttentionInput& input, const HeadNorms& norms, const at::Tensor& qkv, at::Tensor& out,

@@ -18,10 +18,9 @@ using tiles::kBlock;
 using tiles::kStep;
 namespace cpublas = at::native::cpublas;
 
-// ---- on the tile unit -----------------------------------------------------------------------------------------------
+// ---- in tiles -------------------------------------------------------------------------------------------------------
 
-constexpr int64_t kMostBytes = 120 << 10;  // of a packed block: at once, so much of the inner dimension
-constexpr int64_t kGroup = 8;    // blocks that a thread packs for itself: half of a second-level cache of 2 MiB
+constexpr int64_t kGroup = 8;    // blocks that a thread packs for itself: half of its second-level cache
 constexpr int64_t kPanel = 128;  // blocks packed at a time for all threads
 
 int64_t ceil_div(int64_t a, int64_t b) {
@@ -84,11 +83,11 @@ struct TileProduct {
 
   template <bool kOwnRows>
   void run(const Side& own, const Side& shared) const {
-    const int64_t steps = ceil_div(inner, kStep), slices = ceil_div(steps, kMostBytes / tiles::block_bytes<T>(1));
+    const int64_t steps = ceil_div(inner, kStep), slices = ceil_div(steps, kernels.most_steps);
     const int64_t most = kStep * ceil_div(steps, std::max<int64_t>(1, slices));
     for (int64_t k = 0; k < inner; k += most) {
       const int64_t depth = std::min(most, inner - k);
-      const Slice slice{k, depth, tiles::block_bytes<T>(ceil_div(depth, kStep))};
+      const Slice slice{k, depth, kernels.step_bytes * ceil_div(depth, kStep)};
       for (int64_t first = 0; first < shared.blocks(); first += kPanel) {
         const Blocks panel{first, std::min(shared.blocks(), first + kPanel)};
         std::byte* const packed = panel_scratch.of(panel.size() * slice.bytes);
@@ -101,13 +100,13 @@ struct TileProduct {
   }
 
   // In the order the operand lies in memory: by rows of the matrix it is stored as.
-  static void pack(const Side& side, const Slice& slice, const Blocks& blocks, std::byte* out) {
+  void pack(const Side& side, const Slice& slice, const Blocks& blocks, std::byte* out) const {
     const int64_t depth = side.x.inner_first ? slice.depth : kStep;
     for (int64_t k = 0; k < slice.depth; k += depth)
       for (int64_t b = blocks.begin; b < blocks.end; ++b)
         side.pack(part(side.x, b * kBlock, slice.k + k), std::min(kBlock, side.size - b * kBlock),
                   std::min(depth, slice.depth - k),
-                  out + (b - blocks.begin) * slice.bytes + k / kStep * tiles::block_bytes<T>(1));
+                  out + (b - blocks.begin) * slice.bytes + k / kStep * kernels.step_bytes);
   }
 
   // A thread's own blocks are in groups of one size, as many for each thread; where there are fewer than threads, the
@@ -122,7 +121,7 @@ struct TileProduct {
     };
     at::parallel_for(0, groups * parts, 1, [&](int64_t first, int64_t last) {
       std::byte* const mine = group_scratch.of(kGroup * slice.bytes);
-      unit.begin();
+      if (unit.begin) unit.begin();
       for (int64_t piece = first; piece < last; ++piece) {
         const Blocks group = share({0, own.blocks()}, piece / parts, groups), part = share(panel, piece % parts, parts);
         pack(own, slice, group, mine);
@@ -137,7 +136,7 @@ struct TileProduct {
               block(slice, b, a, of_panel, of_group, place(next_b, next_a));
           }
       }
-      unit.end();
+      if (unit.end) unit.end();
     });
   }
 
@@ -168,7 +167,7 @@ tiles::Operand<T> operand(const at::Tensor& x, bool inner_first) {
   return {static_cast<const T*>(x.const_data_ptr()), x.stride(0), inner_first};
 }
 
-constexpr int64_t kLeast = 32;  // rows and columns of a weight matrix, for the tile unit to pay
+constexpr int64_t kLeast = 32;  // rows and columns of a weight matrix, for tiles to pay
 
 bool tiled(const at::Tensor& x) {
   return x.is_cpu() && x.stride(1) == 1 && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
@@ -235,6 +234,10 @@ void block_product(const at::Tensor& x, const at::Tensor& w, at::Tensor& out) {
 
 }  // namespace
 
+bool has_bf16_blocks() {
+  return __builtin_cpu_supports("avx512bf16");
+}
+
 void wide_product(const at::Tensor& x, const at::Tensor& w, at::Tensor& out) {
   if (tiled(x, w))
     tile_product(x, w, true, out);
@@ -242,7 +245,7 @@ void wide_product(const at::Tensor& x, const at::Tensor& w, at::Tensor& out) {
     at::mm_out(out, x, w.t());
   else if (!x.is_cpu())
     at::mm_out(out, x, w.t(), at::kFloat);
-  else if (x.size(1) % 2 == 0 && cpublas::could_pack(at::kBFloat16))
+  else if (x.size(1) % 2 == 0 && has_bf16_blocks())
     block_product(x.contiguous(), w, out);
   else
     at::mm_out(out, x.to(at::kFloat), w.to(at::kFloat).t());

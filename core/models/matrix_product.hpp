@@ -1,7 +1,7 @@
-// The products of training, each on the fastest unit there is: our tile kernels (kernels/tile_product.hpp) where the
-// CPU has AMX, for float32 and for gradients of weights; else the library's. Row-major matrices of one compute dtype
-// (float32 or bfloat16), last dimension contiguous. Sums are float32. On the tile unit an element of a product of rows
-// does not depend, to the bit, on the other rows.
+// The products of training, each by the fastest way there is: our tile kernels (kernels/tile_product.hpp) in float32
+// and, where the CPU has AMX, for gradients of weights; else the library's. Row-major matrices of one compute dtype
+// (float32 or bfloat16), last dimension contiguous. Sums are float32. In tiles an element of a product of rows does not
+// depend, to the bit, on the other rows.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,5 +20,9 @@ void product(const at::Tensor& dy, const at::Tensor& w, at::Tensor& out);
 
 // sum [N, K] float32 += a [M, N]^T b [M, K].
 void add_product(at::Tensor sum, const at::Tensor& a, const at::Tensor& b);
+
+// Whether the library's small products (cpublas::brgemm) take bfloat16 fast here. Its own question, could_pack, is
+// about AMX alone.
+bool has_bf16_blocks();
 
 }  // namespace troupe

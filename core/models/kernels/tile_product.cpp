@@ -1,4 +1,4 @@
-// Whether this machine has the tile unit.
+// What this machine multiplies with.
 #include "core/models/kernels/tile_product.hpp"
 
 #include <cpuid.h>
@@ -7,13 +7,13 @@
 
 namespace troupe::tiles {
 
-extern const Kernels kernels_amx;
+extern const Kernels kernels_amx, kernels_avx512;
 
 namespace {
 
-bool usable() {
+bool has_amx() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  if (!__builtin_cpu_supports("x86-64-v4") || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
+  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
   const bool tile = edx >> 24 & 1, products = edx >> 22 & 1;
   if (!tile || !products) return false;
   if (!__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !(eax >> 5 & 1)) return false;  // conversions: AVX512-BF16
@@ -24,7 +24,11 @@ bool usable() {
 }  // namespace
 
 const Kernels* kernels() {
-  static const Kernels* const found = usable() ? &kernels_amx : nullptr;
+  static const Kernels* const found = []() -> const Kernels* {
+    if (!__builtin_cpu_supports("x86-64-v4")) return nullptr;
+    if (has_amx()) return &kernels_amx;
+    return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512bf16") ? &kernels_avx512 : nullptr;
+  }();
   return found;
 }
 

@@ -2,70 +2,13 @@
 #include <immintrin.h>
 
 #include "core/models/kernels/tile_product.hpp"
+#include "core/models/kernels/tile_squares.hpp"
 
 namespace troupe::tiles {
 namespace {
 
-constexpr int64_t kTileRows = 16;
+constexpr int64_t kTileRows = kSquare;
 constexpr int64_t kTileBytes = 1024;  // 16 rows of 32 bfloat16 (left), or of 16 columns' pairs (right)
-
-// 16 rows of 16 numbers of 32 bits: half of a float32 tile, or the pairs of a bfloat16 one.
-struct Rows {
-  __m512i row[kTileRows];
-};
-
-// 16 x 16 numbers of 32 bits: pairs, quadruples, then quarters of the rows change places.
-inline void transpose(Rows& x) {
-  __m512i t[kTileRows];
-  for (int64_t i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(x.row[i], x.row[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(x.row[i], x.row[i + 1]);
-  }
-  __m512i u[kTileRows];
-  for (int64_t i = 0; i < 16; i += 4) {
-    u[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    u[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    u[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    u[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-  // u[4 g + c], quarter q: column 4 q + c of rows 4 g .. 4 g + 3.
-  for (int64_t c = 0; c < 4; ++c) {
-    const __m512i low = _mm512_shuffle_i32x4(u[c], u[4 + c], 0x88), high = _mm512_shuffle_i32x4(u[c], u[4 + c], 0xDD);
-    const __m512i low2 = _mm512_shuffle_i32x4(u[8 + c], u[12 + c], 0x88),
-                  high2 = _mm512_shuffle_i32x4(u[8 + c], u[12 + c], 0xDD);
-    x.row[c] = _mm512_shuffle_i32x4(low, low2, 0x88);
-    x.row[8 + c] = _mm512_shuffle_i32x4(low, low2, 0xDD);
-    x.row[4 + c] = _mm512_shuffle_i32x4(high, high2, 0x88);
-    x.row[12 + c] = _mm512_shuffle_i32x4(high, high2, 0xDD);
-  }
-}
-
-inline __mmask16 first_of_16(int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xFFFF : count > 0 ? (1U << count) - 1 : 0);
-}
-
-// 16 x 16 numbers of a matrix, `height` rows of `width` of which exist; the others are zeros.
-struct Square {
-  const float* from;
-  int64_t stride, height, width;
-
-  __m512i row(int64_t r) const {
-    return r < height ? _mm512_maskz_loadu_epi32(first_of_16(width), from + r * stride) : _mm512_setzero_si512();
-  }
-  void fetch(int64_t distance) const {
-    for (int64_t r = 0; r < kTileRows; ++r) _mm_prefetch(from + r * stride + distance, _MM_HINT_T0);
-  }
-};
-
-// The same, transposed, in `out`.
-inline Square transposed(const Square& x, float* out) {
-  Rows rows;
-  for (int64_t r = 0; r < kTileRows; ++r) rows.row[r] = x.row(r);
-  transpose(rows);
-  for (int64_t r = 0; r < kTileRows; ++r) _mm512_store_si512(out + 16 * r, rows.row[r]);
-  asm volatile("" ::: "memory");  // two squares at once don't fit into the registers
-  return {out, 16, kTileRows, 16};
-}
 
 // Of float32 numbers: the nearest that have zeros for a lower half, which are bfloat16 numbers.
 inline __m512i nearest_bf16(__m512i x) {
@@ -117,30 +60,17 @@ inline void pack_tile(const Operand<float>& x, int64_t first, int64_t count, int
 // A pair of the unit is (k, k + 1).
 template <bool kLeft>
 inline void pack_tile(const Operand<Bf16>& x, int64_t first, int64_t count, int64_t k, int64_t inner, std::byte* out) {
-  Rows tile;
-  const int64_t depth = inner - k;
-  if (x.inner_first) {
-    const Bf16* from = x.data + first * x.stride + k;
-    const auto mask = static_cast<__mmask32>(depth >= 32 ? 0xFFFFFFFF : (1U << depth) - 1);
-    for (int64_t r = 0; r < kTileRows; ++r)
-      tile.row[r] = r < count - first ? _mm512_maskz_loadu_epi16(mask, from + r * x.stride) : _mm512_setzero_si512();
-  } else {
-    const __mmask16 mask = first_of_16(count - first);
-    const auto row = [&](int64_t i) {
-      const Bf16* from = x.data + (k + i) * x.stride + first;
-      return _mm512_cvtepu16_epi32(i < depth ? _mm256_maskz_loadu_epi16(mask, from) : _mm256_setzero_si256());
-    };
-    for (int64_t r = 0; r < kTileRows; ++r)
-      tile.row[r] = _mm512_or_si512(row(2 * r), _mm512_slli_epi32(row(2 * r + 1), 16));
-  }
-  if (x.inner_first != kLeft) transpose(tile);
+  const Rows tile = pairs<kLeft>(x, first, count, k, inner);
   for (int64_t r = 0; r < kTileRows; ++r) _mm512_store_si512(out + r * 64, tile.row[r]);
 }
+
+template <class T>
+constexpr int64_t kParts = std::is_same_v<T, float> ? 3 : 1;
 
 // [step][part][two tiles].
 template <class T, bool kLeft>
 void pack(const Operand<T>& x, int64_t count, int64_t inner, std::byte* out) {
-  for (int64_t k = 0; k < inner; k += kStep, out += block_bytes<T>(1)) {
+  for (int64_t k = 0; k < inner; k += kStep, out += kParts<T> * 2 * kTileBytes) {
     pack_tile<kLeft>(x, 0, count, k, inner, out);
     pack_tile<kLeft>(x, kTileRows, count, k, inner, out + kTileBytes);
   }
@@ -216,13 +146,15 @@ void end() {
 }
 
 template <class T>
-constexpr Typed<T> typed() {
-  return {pack<T, true>, pack<T, false>, multiply<kParts<T>>};
-}
+constexpr Typed<T> kTyped = {.step_bytes = kParts<T> * 2 * kTileBytes,
+                             .most_steps = 60 / kParts<T>,
+                             .pack_left = pack<T, true>,
+                             .pack_right = pack<T, false>,
+                             .multiply = multiply<kParts<T>>};
 
 }  // namespace
 
 extern const Kernels kernels_amx;
-const Kernels kernels_amx = {typed<float>(), typed<Bf16>(), begin, end};
+const Kernels kernels_amx = {kTyped<float>, kTyped<Bf16>, begin, end};
 
 }  // namespace troupe::tiles
