@@ -62,7 +62,7 @@ at::Tensor plain_attention(const AttentionInput& input, const at::Tensor& query_
 
 bool has_block_attention(const AttentionShape& shape, const at::Tensor& qkv) {
   if (!qkv.is_cpu() || shape.head_dim % 2 != 0 || !__builtin_cpu_supports("x86-64-v3")) return false;
-  return qkv.scalar_type() == at::kFloat || (shape.head_dim % 32 == 0 && has_bf16_blocks());
+  return qkv.scalar_type() == at::kFloat || (shape.head_dim % 16 == 0 && has_bf16_blocks());
 }
 
 void attention_forward(const AttentionInput& input, const HeadNorms& norms, const at::Tensor& qkv, at::Tensor& out,

@@ -65,7 +65,9 @@ INSTANTIATE_TEST_SUITE_P(
         Case{at::kBFloat16, 4, 2, 32, true, {45, 7, 33, 1, 64, 9, 130, 40, 32}, {-1, 0, 0, 0, -1, 4, 4, -1, -1}},
         Case{at::kFloat, 2, 2, 128, false, {70}},
         Case{at::kBFloat16, 4, 2, 32, false, {1, 31, 32, 33, 95, 96, 97, 128, 200}},
-        Case{at::kBFloat16, 3, 1, 64, true, {17, 150}}, Case{at::kBFloat16, 2, 2, 128, false, {70}}));
+        Case{at::kBFloat16, 3, 1, 64, true, {17, 150}}, Case{at::kBFloat16, 2, 2, 128, false, {70}},
+        Case{at::kBFloat16, 4, 2, 80, true, {45, 7, 33, 1, 64, 9, 130, 40, 32}, {-1, 0, 0, 0, -1, 4, 4, -1, -1}},
+        Case{at::kBFloat16, 2, 1, 16, false, {1, 31, 97, 200}}));
 
 }  // namespace
 }  // namespace troupe
