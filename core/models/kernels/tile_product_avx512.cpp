@@ -84,7 +84,7 @@ void multiply(const std::byte* left_block, const std::byte* right_block, int64_t
 
 template <class T>
 constexpr Typed<T> kTyped = {.step_bytes = kStepRows<T>* kBlock * 4,
-                             .most_steps = 512 / kStepRows<T>,
+                             .most_steps = 640 / kStepRows<T>,
                              .pack_left = pack<T>,
                              .pack_right = pack<T>,
                              .multiply = multiply<T>};
