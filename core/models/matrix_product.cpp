@@ -20,7 +20,7 @@ namespace cpublas = at::native::cpublas;
 
 // ---- in tiles -------------------------------------------------------------------------------------------------------
 
-constexpr int64_t kGroup = 8;    // blocks that a thread packs for itself: half of its second-level cache
+constexpr int64_t kGroup = 8;    // blocks that a thread packs for itself: about half of its second-level cache
 constexpr int64_t kPanel = 128;  // blocks packed at a time for all threads
 
 int64_t ceil_div(int64_t a, int64_t b) {
@@ -121,7 +121,7 @@ struct TileProduct {
     };
     at::parallel_for(0, groups * parts, 1, [&](int64_t first, int64_t last) {
       std::byte* const mine = group_scratch.of(kGroup * slice.bytes);
-      if (unit.begin) unit.begin();
+      unit.begin();
       for (int64_t piece = first; piece < last; ++piece) {
         const Blocks group = share({0, own.blocks()}, piece / parts, groups), part = share(panel, piece % parts, parts);
         pack(own, slice, group, mine);
@@ -136,7 +136,7 @@ struct TileProduct {
               block(slice, b, a, of_panel, of_group, place(next_b, next_a));
           }
       }
-      if (unit.end) unit.end();
+      unit.end();
     });
   }
 

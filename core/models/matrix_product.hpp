@@ -1,7 +1,7 @@
-// The products of training, each by the fastest way there is: our tile kernels (kernels/tile_product.hpp) in float32
-// and, where the CPU has AMX, for gradients of weights; else the library's. Row-major matrices of one compute dtype
-// (float32 or bfloat16), last dimension contiguous. Sums are float32. In tiles an element of a product of rows does not
-// depend, to the bit, on the other rows.
+// The products of training, each by the fastest way there is: where this machine has our tile kernels
+// (kernels/tile_product.hpp), these in float32 and for gradients of weights; else the library's. Row-major matrices of
+// one compute dtype (float32 or bfloat16), last dimension contiguous. Sums are float32. In tiles an element of a
+// product of rows does not depend, to the bit, on the other rows.
 #pragma once
 
 #include <ATen/core/Tensor.h>

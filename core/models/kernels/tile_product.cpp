@@ -16,7 +16,6 @@ bool has_amx() {
   if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
   const bool tile = edx >> 24 & 1, products = edx >> 22 & 1;
   if (!tile || !products) return false;
-  if (!__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !(eax >> 5 & 1)) return false;  // conversions: AVX512-BF16
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
@@ -25,9 +24,9 @@ bool has_amx() {
 
 const Kernels* kernels() {
   static const Kernels* const found = []() -> const Kernels* {
-    if (!__builtin_cpu_supports("x86-64-v4")) return nullptr;
+    if (!__builtin_cpu_supports("x86-64-v4") || !__builtin_cpu_supports("avx512bf16")) return nullptr;
     if (has_amx()) return &kernels_amx;
-    return __builtin_cpu_is("amd") && __builtin_cpu_supports("avx512bf16") ? &kernels_avx512 : nullptr;
+    return __builtin_cpu_is("amd") ? &kernels_avx512 : nullptr;
   }();
   return found;
 }

@@ -39,7 +39,7 @@ struct Operand {
 template <class T>
 struct Typed {
   int64_t step_bytes;  // of a packed block, for each step of K
-  int64_t most_steps;  // packed at once: eight blocks fill half of a second-level cache
+  int64_t most_steps;  // packed at once: eight blocks fill about half of a second-level cache
   // The block of i in [0, count), k in [0, inner), 64-byte-aligned `out`; zeros up to 32 and to whole steps.
   void (*pack_left)(const Operand<T>& x, int64_t count, int64_t inner, std::byte* out);
   void (*pack_right)(const Operand<T>& x, int64_t count, int64_t inner, std::byte* out);
@@ -52,7 +52,7 @@ struct Typed {
 struct Kernels {
   Typed<float> f32;
   Typed<Bf16> bf16;
-  void (*begin)();  // of the calling thread's use of the unit; may be null, as end
+  void (*begin)();  // of the calling thread's use of the unit
   void (*end)();
 
   template <class T>

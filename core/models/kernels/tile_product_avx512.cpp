@@ -9,7 +9,11 @@ namespace {
 
 // A packed block, of either operand, is rows of 32 words: a number of K each, or in bfloat16 a pair of them.
 template <class T>
-constexpr int64_t kStepRows = kStep* static_cast<int64_t>(sizeof(T)) / 4;
+constexpr int64_t kStepRows = kStep / 4 * int64_t{sizeof(T)};
+
+inline void store(const Rows& rows, float* out) {
+  for (int64_t r = 0; r < kSquare; ++r) _mm512_store_si512(out + r * kBlock, rows.row[r]);
+}
 
 void pack_step(const Operand<float>& x, int64_t first, int64_t count, int64_t k, int64_t inner, float* out) {
   for (int64_t end = k + kStep; k < end; k += kSquare, out += kSquare * kBlock) {
@@ -19,13 +23,12 @@ void pack_step(const Operand<float>& x, int64_t first, int64_t count, int64_t k,
     Rows rows;
     for (int64_t r = 0; r < kSquare; ++r) rows.row[r] = square.row(r);
     if (x.inner_first) transpose(rows);
-    for (int64_t r = 0; r < kSquare; ++r) _mm512_store_si512(out + r * kBlock, rows.row[r]);
+    store(rows, out);
   }
 }
 
 void pack_step(const Operand<Bf16>& x, int64_t first, int64_t count, int64_t k, int64_t inner, float* out) {
-  const Rows rows = pairs<false>(x, first, count, k, inner);
-  for (int64_t r = 0; r < kSquare; ++r) _mm512_store_si512(out + r * kBlock, rows.row[r]);
+  store(pairs<false>(x, first, count, k, inner), out);
 }
 
 template <class T>
@@ -83,7 +86,7 @@ void multiply(const std::byte* left_block, const std::byte* right_block, int64_t
 }
 
 template <class T>
-constexpr Typed<T> kTyped = {.step_bytes = kStepRows<T>* kBlock * 4,
+constexpr Typed<T> kTyped = {.step_bytes = 4 * kBlock* kStepRows<T>,
                              .most_steps = 640 / kStepRows<T>,
                              .pack_left = pack<T>,
                              .pack_right = pack<T>,
@@ -92,6 +95,6 @@ constexpr Typed<T> kTyped = {.step_bytes = kStepRows<T>* kBlock * 4,
 }  // namespace
 
 extern const Kernels kernels_avx512;
-const Kernels kernels_avx512 = {kTyped<float>, kTyped<Bf16>, nullptr, nullptr};
+const Kernels kernels_avx512 = {kTyped<float>, kTyped<Bf16>, [] {}, [] {}};
 
 }  // namespace troupe::tiles
